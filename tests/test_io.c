@@ -1,0 +1,565 @@
+/*
+ * Goal: both back ends of io.h, and io_uring with each feature taken away,
+ * behave alike and keep the rules R1 to R4 of io.h.
+ * Method: every case runs once per flavour on real sockets of this process;
+ * callbacks record what they heard, and the loop is turned until a condition
+ * holds or 2000 turns of at most 5 ms have passed.  A flavour that the kernel
+ * refuses is skipped, not passed.
+ */
+#include "config.h"
+
+#include <netinet/in.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "worker/io.h"
+
+#define SLOTS	  8
+#define TURNS_MAX 2000
+#define HEARD_MAX (4u << 20)
+
+struct flavour {
+	const char *name;
+	enum io_backend backend;
+	uint32_t without;
+};
+
+static const struct flavour flavours[] = {
+    {"epoll", IO_EPOLL, 0},
+    {"io_uring", IO_URING, 0},
+    {"io_uring one-shot", IO_URING, IO_FEATURE_MULTISHOT_RECV},
+    {"io_uring poll", IO_URING, IO_FEATURE_BUFFER_RING},
+    {"io_uring plain set-up", IO_URING,
+	IO_FEATURE_SINGLE_ISSUER | IO_FEATURE_COOP_TASKRUN},
+};
+
+static struct {
+	struct io *io;
+	char *bytes; /* all that slot 0 received */
+	size_t bytes_count;
+	int last_res[SLOTS]; /* of received */
+	unsigned received[SLOTS];
+	unsigned sent[SLOTS];
+	int sent_res[SLOTS];
+	unsigned closed[SLOTS];
+	unsigned accepted;
+	int accepted_fd[SLOTS];
+	unsigned ready;
+	uint32_t ready_events;
+	bool stop_in_callback;
+	bool close_in_callback;
+	int drain_fd; /* read one eventfd count when ready, or -1 */
+} heard;
+
+static void
+on_accepted(void *owner, uint32_t listener, int fd)
+{
+	assert_ptr_equal(owner, &heard);
+	assert_int_equal(listener, 0);
+	heard.accepted_fd[heard.accepted++ % SLOTS] = fd;
+}
+
+static void
+on_received(void *owner, uint32_t slot, int res, const char *data)
+{
+	(void)owner;
+	assert_int_equal(heard.closed[slot], 0);
+	heard.received[slot]++;
+	heard.last_res[slot] = res;
+	if (res > 0 && slot == 0) {
+		assert_true(heard.bytes_count + (size_t)res <= HEARD_MAX);
+		memcpy(heard.bytes + heard.bytes_count, data, (size_t)res);
+		heard.bytes_count += (size_t)res;
+	}
+	if (heard.stop_in_callback)
+		io_receive_stop(heard.io, slot);
+	if (heard.close_in_callback)
+		io_close(heard.io, slot);
+}
+
+static void
+on_sent(void *owner, uint32_t slot, int res)
+{
+	(void)owner;
+	assert_int_equal(heard.closed[slot], 0);
+	heard.sent[slot]++;
+	heard.sent_res[slot] = res;
+}
+
+static void
+on_closed(void *owner, uint32_t slot)
+{
+	(void)owner;
+	heard.closed[slot]++;
+}
+
+static void
+on_ready(void *owner, uint32_t poller, uint32_t events)
+{
+	uint64_t count;
+
+	(void)owner;
+	assert_int_equal(poller, 3);
+	heard.ready++;
+	heard.ready_events = events;
+	if (heard.drain_fd != -1)
+		assert_int_equal(read(heard.drain_fd, &count, 8), 8);
+}
+
+static const struct io_events events = {
+    .accepted = on_accepted,
+    .received = on_received,
+    .sent = on_sent,
+    .closed = on_closed,
+    .ready = on_ready,
+};
+
+/* Turn the loop until cond holds. */
+#define UNTIL(cond)                                                     \
+	do {                                                            \
+		for (int turn = 0; turn < TURNS_MAX && !(cond); turn++) \
+			assert_true(io_turn(heard.io, 5000) >= 0);      \
+		assert_true(cond);                                      \
+	} while (0)
+
+static void
+turns(int count)
+{
+	while (count-- > 0)
+		assert_true(io_turn(heard.io, 1000) >= 0);
+}
+
+static void
+io_begin(const struct flavour *flavour)
+{
+	struct io_options options = {.backend = flavour->backend,
+	    .without = flavour->without,
+	    .slots_count = SLOTS,
+	    .owner = &heard,
+	    .events = &events};
+	char *bytes = heard.bytes;
+	const char *why;
+
+	memset(&heard, 0, sizeof(heard));
+	heard.bytes = bytes;
+	heard.drain_fd = -1;
+	heard.io = io_open(&options, &why);
+	if (heard.io == NULL && flavour->backend == IO_URING)
+		skip();
+	assert_non_null(heard.io);
+}
+
+static void
+io_end(void)
+{
+	io_free(&heard.io);
+}
+
+/* A connected pair: [0] is the server's side, in a slot. */
+static void
+pair_open(int pair[2], uint32_t slot)
+{
+	assert_int_equal(
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	io_open_slot(heard.io, slot, pair[0]);
+}
+
+static int
+listener_open(struct sockaddr_in *addr)
+{
+	socklen_t len = sizeof(*addr);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	*addr = (struct sockaddr_in){
+	    .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	assert_true(fd >= 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)addr, len), 0);
+	assert_int_equal(listen(fd, 16), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)addr, &len), 0);
+	return fd;
+}
+
+static int
+dial(const struct sockaddr_in *addr)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_true(fd >= 0);
+	assert_int_equal(
+	    connect(fd, (const struct sockaddr *)addr, sizeof(*addr)), 0);
+	return fd;
+}
+
+/* ---- cases */
+
+static void
+bytes_arrive_in_order_and_the_end_is_told_once(void **state)
+{
+	char big[100000];
+	size_t left = 30;
+	int pair[2];
+
+	io_begin(*state);
+	pair_open(pair, 0);
+	for (size_t i = 0; i < sizeof(big); i++)
+		big[i] = (char)(i * 31 >> 3);
+	fcntl(pair[1], F_SETFL, O_NONBLOCK);
+	while (left > 0) {
+		size_t want = (30 - left + 1) * sizeof(big), off = 0;
+
+		while (off < sizeof(big)) {
+			ssize_t n =
+			    write(pair[1], big + off, sizeof(big) - off);
+
+			if (n > 0)
+				off += (size_t)n;
+			assert_true(io_turn(heard.io, 0) >= 0);
+		}
+		UNTIL(heard.bytes_count == want);
+		left--;
+	}
+	for (size_t i = 0; i < heard.bytes_count; i++)
+		assert_int_equal(heard.bytes[i], big[i % sizeof(big)]);
+	close(pair[1]);
+	UNTIL(heard.last_res[0] == 0);
+	left = heard.received[0];
+	turns(3);
+	assert_int_equal(heard.received[0], left);
+	io_close(heard.io, 0);
+	UNTIL(heard.closed[0] == 1);
+	io_end();
+}
+
+static void
+a_send_is_reported_once_and_a_full_socket_waits(void **state)
+{
+	static char big[8u << 20];
+	static char sink[64u << 10];
+	size_t off = 0, got = 0;
+	int pair[2];
+
+	io_begin(*state);
+	pair_open(pair, 0);
+	memset(big, 'x', sizeof(big));
+	while (off < sizeof(big)) {
+		unsigned before = heard.sent[0];
+
+		io_send(heard.io, 0, big + off, sizeof(big) - off);
+		for (int i = 0; i < TURNS_MAX && heard.sent[0] == before; i++) {
+			ssize_t n =
+			    recv(pair[1], sink, sizeof(sink), MSG_DONTWAIT);
+
+			if (n > 0)
+				got += (size_t)n;
+			assert_true(io_turn(heard.io, 1000) >= 0);
+		}
+		assert_int_equal(heard.sent[0], before + 1);
+		assert_true(heard.sent_res[0] > 0);
+		off += (size_t)heard.sent_res[0];
+	}
+	while (got < sizeof(big)) {
+		ssize_t n = recv(pair[1], sink, sizeof(sink), 0);
+
+		assert_true(n > 0);
+		got += (size_t)n;
+	}
+	close(pair[1]);
+	io_end();
+}
+
+static void
+a_send_to_a_closed_peer_is_an_error_not_a_signal(void **state)
+{
+	int pair[2];
+
+	io_begin(*state);
+	pair_open(pair, 0);
+	close(pair[1]);
+	UNTIL(heard.received[0] > 0);
+	io_send(heard.io, 0, "late", 4);
+	UNTIL(heard.sent[0] == 1);
+	assert_true(
+	    heard.sent_res[0] == -EPIPE || heard.sent_res[0] == -ECONNRESET);
+	io_end();
+}
+
+static void
+a_stopped_slot_holds_the_client_back_until_it_is_started(void **state)
+{
+	int pair[2];
+	size_t before;
+
+	io_begin(*state);
+	pair_open(pair, 0);
+	heard.stop_in_callback = true;
+	assert_int_equal(write(pair[1], "one", 3), 3);
+	UNTIL(heard.bytes_count == 3);
+	turns(3);
+	before = heard.bytes_count;
+	assert_int_equal(write(pair[1], "two", 3), 3);
+	turns(5);
+	assert_int_equal(heard.bytes_count, before);
+	heard.stop_in_callback = false;
+	io_receive_start(heard.io, 0);
+	UNTIL(heard.bytes_count == 6);
+	assert_memory_equal(heard.bytes, "onetwo", 6);
+	assert_int_equal(write(pair[1], "three", 5), 5);
+	UNTIL(heard.bytes_count == 11);
+	close(pair[1]);
+	io_end();
+}
+
+static void
+stopping_and_starting_in_one_turn_loses_nothing(void **state)
+{
+	int pair[2];
+
+	io_begin(*state);
+	pair_open(pair, 0);
+	turns(1);
+	for (int i = 1; i <= 50; i++) {
+		io_receive_stop(heard.io, 0);
+		io_receive_start(heard.io, 0);
+		assert_int_equal(write(pair[1], "x", 1), 1);
+		UNTIL(heard.bytes_count == (size_t)i);
+	}
+	close(pair[1]);
+	io_end();
+}
+
+static void
+a_slot_closed_with_work_under_way_is_closed_once_and_reusable(void **state)
+{
+	static char big[8u << 20];
+	int pair[2];
+
+	io_begin(*state);
+	for (int round = 0; round < 200; round++) {
+		memset(heard.closed, 0, sizeof(heard.closed));
+		pair_open(pair, 0);
+		if (round % 3 == 0)
+			turns(1);
+		if (round % 2 == 0)
+			io_send(heard.io, 0, big, sizeof(big));
+		assert_int_equal(write(pair[1], "late", 4), 4);
+		io_close(heard.io, 0);
+		UNTIL(heard.closed[0] == 1);
+		turns(1);
+		assert_int_equal(heard.closed[0], 1);
+		assert_int_equal(fcntl(pair[0], F_GETFD), -1);
+		close(pair[1]);
+	}
+	io_end();
+}
+
+static void
+closing_inside_received_drops_what_was_queued(void **state)
+{
+	int pair[2], other[2];
+
+	io_begin(*state);
+	heard.close_in_callback = true;
+	pair_open(pair, 0);
+	pair_open(other, 1);
+	assert_int_equal(write(pair[1], "a", 1), 1);
+	assert_int_equal(write(other[1], "b", 1), 1);
+	UNTIL(heard.closed[0] == 1 && heard.closed[1] == 1);
+	assert_int_equal(heard.received[0], 1);
+	assert_int_equal(heard.received[1], 1);
+	close(pair[1]);
+	close(other[1]);
+	io_end();
+}
+
+static void
+the_end_of_our_side_is_seen_and_the_other_side_goes_on(void **state)
+{
+	int pair[2];
+	char byte;
+
+	io_begin(*state);
+	pair_open(pair, 0);
+	io_shutdown_send(heard.io, 0);
+	assert_int_equal(read(pair[1], &byte, 1), 0);
+	assert_int_equal(write(pair[1], "still", 5), 5);
+	UNTIL(heard.bytes_count == 5);
+	close(pair[1]);
+	io_end();
+}
+
+static void
+one_accept_takes_one_connection(void **state)
+{
+	struct sockaddr_in addr;
+	int fd, client[3];
+
+	io_begin(*state);
+	fd = listener_open(&addr);
+	io_accept(heard.io, 0, fd);
+	for (int i = 0; i < 3; i++)
+		client[i] = dial(&addr);
+	UNTIL(heard.accepted == 1);
+	turns(3);
+	assert_int_equal(heard.accepted, 1);
+	assert_true(heard.accepted_fd[0] >= 0);
+	assert_int_equal(fcntl(heard.accepted_fd[0], F_GETFD), FD_CLOEXEC);
+	io_accept(heard.io, 0, fd);
+	UNTIL(heard.accepted == 2);
+	io_accept(heard.io, 0, fd);
+	UNTIL(heard.accepted == 3);
+	io_accept(heard.io, 0, fd);
+	io_accept_stop(heard.io, 0);
+	close(dial(&addr));
+	turns(5);
+	assert_int_equal(heard.accepted, 3);
+	for (int i = 0; i < 3; i++) {
+		close(heard.accepted_fd[i]);
+		close(client[i]);
+	}
+	close(fd);
+	io_end();
+}
+
+static void
+a_watched_descriptor_is_level_triggered_until_it_is_not_wanted(void **state)
+{
+	unsigned before;
+	int fd;
+
+	io_begin(*state);
+	fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	io_poll(heard.io, 3, fd, POLLIN);
+	turns(2);
+	assert_int_equal(heard.ready, 0);
+	assert_int_equal(eventfd_write(fd, 1), 0);
+	UNTIL(heard.ready >= 3); /* nobody reads: it comes again */
+	assert_true(heard.ready_events & POLLIN);
+	heard.drain_fd = fd;
+	UNTIL(heard.ready >= 4);
+	turns(2);
+	before = heard.ready;
+	turns(3);
+	assert_int_equal(heard.ready, before);
+	heard.drain_fd = -1;
+	io_poll(heard.io, 3, fd, POLLIN | POLLOUT);
+	UNTIL(heard.ready > before);
+	assert_true(heard.ready_events & POLLOUT);
+	io_poll(heard.io, 3, fd, 0);
+	turns(2);
+	before = heard.ready;
+	assert_int_equal(eventfd_write(fd, 1), 0);
+	turns(3);
+	assert_int_equal(heard.ready, before);
+	close(fd);
+	io_end();
+}
+
+static void
+a_watch_moves_to_another_descriptor(void **state)
+{
+	int first, second;
+
+	io_begin(*state);
+	first = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+	second = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	io_poll(heard.io, 3, first, POLLIN);
+	UNTIL(heard.ready > 0);
+	io_poll(heard.io, 3, second, POLLIN);
+	turns(2);
+	heard.ready = 0;
+	turns(3);
+	assert_int_equal(heard.ready, 0);
+	assert_int_equal(eventfd_write(second, 1), 0);
+	UNTIL(heard.ready > 0);
+	io_poll(heard.io, 3, second, 0);
+	close(first);
+	close(second);
+	io_end();
+}
+
+static void
+the_description_names_what_is_in_use(void **state)
+{
+	const struct flavour *flavour = *state;
+	const char *text;
+
+	io_begin(flavour);
+	text = io_describe(heard.io);
+	assert_int_equal(io_backend(heard.io), flavour->backend);
+	if (flavour->backend == IO_EPOLL)
+		assert_string_equal(text, "epoll");
+	for (unsigned bit = 0; io_feature_name(bit) != NULL; bit++)
+		if (flavour->without & 1u << bit)
+			assert_null(strstr(text, io_feature_name(bit)));
+	io_end();
+}
+
+static int
+bytes_new(void **state)
+{
+	(void)state;
+	heard.bytes = malloc(HEARD_MAX);
+	return heard.bytes == NULL ? -1 : 0;
+}
+
+static int
+bytes_free(void **state)
+{
+	(void)state;
+	free(heard.bytes);
+	return 0;
+}
+
+static const struct {
+	const char *name;
+	CMUnitTestFunction run;
+} cases[] = {
+#define CASE(name)          \
+	{                   \
+#name, name \
+	}
+    CASE(bytes_arrive_in_order_and_the_end_is_told_once),
+    CASE(a_send_is_reported_once_and_a_full_socket_waits),
+    CASE(a_send_to_a_closed_peer_is_an_error_not_a_signal),
+    CASE(a_stopped_slot_holds_the_client_back_until_it_is_started),
+    CASE(stopping_and_starting_in_one_turn_loses_nothing),
+    CASE(a_slot_closed_with_work_under_way_is_closed_once_and_reusable),
+    CASE(closing_inside_received_drops_what_was_queued),
+    CASE(the_end_of_our_side_is_seen_and_the_other_side_goes_on),
+    CASE(one_accept_takes_one_connection),
+    CASE(a_watched_descriptor_is_level_triggered_until_it_is_not_wanted),
+    CASE(a_watch_moves_to_another_descriptor),
+    CASE(the_description_names_what_is_in_use),
+};
+
+int
+main(void)
+{
+	static struct CMUnitTest
+	    tests[SHM_ARRAY_LEN(cases) * SHM_ARRAY_LEN(flavours)];
+	static char names[SHM_ARRAY_LEN(tests)][128];
+	size_t count = 0;
+
+	for (size_t f = 0; f < SHM_ARRAY_LEN(flavours); f++)
+		for (size_t c = 0; c < SHM_ARRAY_LEN(cases); c++) {
+			snprintf(names[count], sizeof(names[count]), "%s: %s",
+			    flavours[f].name, cases[c].name);
+			tests[count] = (struct CMUnitTest){.name = names[count],
+			    .test_func = cases[c].run,
+			    .initial_state = (void *)(uintptr_t)&flavours[f]};
+			count++;
+		}
+	return cmocka_run_group_tests(tests, bytes_new, bytes_free);
+}

@@ -1,0 +1,152 @@
+/*
+ * Choosing a back end, and the doors that lead to it.
+ *
+ * Containers refuse io_uring in many ways (EPERM from a seccomp profile or
+ * from kernel.io_uring_disabled, ENOSYS from a kernel without it, ENOMEM from
+ * a memlock limit): no list of them is complete, so any errno means epoll.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "worker/io_back.h"
+
+static const char *const feature_names[] = {
+    "single_issuer",
+    "defer_taskrun",
+    "coop_taskrun",
+    "buffer_ring",
+    "multishot_recv",
+};
+
+const char *
+io_feature_name(unsigned bit)
+{
+	return bit < SHM_ARRAY_LEN(feature_names) ? feature_names[bit] : NULL;
+}
+
+struct io *
+io_open(const struct io_options *options, const char **why)
+{
+	struct io *io = NULL;
+	int uring_errno = 0;
+
+	SHM_ASSERT(options->slots_count > 0);
+	SHM_ASSERT(options->slots_count < 1u << 24);
+	*why = NULL;
+	if (options->backend != IO_EPOLL) {
+		io = io_uring_open(options);
+		if (io != NULL)
+			return io;
+		uring_errno = errno;
+		if (options->backend == IO_URING) {
+			*why = "the kernel refused io_uring";
+			return NULL;
+		}
+	}
+	io = io_epoll_open(options);
+	if (io == NULL) {
+		*why = "epoll_create1 or memory failed";
+		return NULL;
+	}
+	if (uring_errno != 0)
+		snprintf(io->description, sizeof(io->description),
+		    "epoll (io_uring refused: %s)", strerror(uring_errno));
+	else
+		snprintf(io->description, sizeof(io->description), "epoll");
+	return io;
+}
+
+void
+io_free(struct io **io)
+{
+	if (*io == NULL)
+		return;
+	(*io)->back->free(*io);
+	*io = NULL;
+}
+
+enum io_backend
+io_backend(const struct io *io)
+{
+	return io->back->backend;
+}
+
+const char *
+io_describe(const struct io *io)
+{
+	return io->description;
+}
+
+void
+io_accept(struct io *io, uint32_t listener, int fd)
+{
+	SHM_ASSERT(listener < IO_LISTENERS_MAX);
+	io->back->accept(io, listener, fd);
+}
+
+void
+io_accept_stop(struct io *io, uint32_t listener)
+{
+	SHM_ASSERT(listener < IO_LISTENERS_MAX);
+	io->back->accept_stop(io, listener);
+}
+
+void
+io_open_slot(struct io *io, uint32_t slot, int fd)
+{
+	SHM_ASSERT(slot < io->slots_count);
+	SHM_ASSERT(fd >= 0);
+	io->back->open_slot(io, slot, fd);
+}
+
+void
+io_receive_stop(struct io *io, uint32_t slot)
+{
+	SHM_ASSERT(slot < io->slots_count);
+	io->back->receive_stop(io, slot);
+}
+
+void
+io_receive_start(struct io *io, uint32_t slot)
+{
+	SHM_ASSERT(slot < io->slots_count);
+	io->back->receive_start(io, slot);
+}
+
+void
+io_send(struct io *io, uint32_t slot, const void *data, size_t len)
+{
+	SHM_ASSERT(slot < io->slots_count);
+	SHM_ASSERT(len > 0);
+	io->back->send(io, slot, data, len);
+}
+
+void
+io_shutdown_send(struct io *io, uint32_t slot)
+{
+	SHM_ASSERT(slot < io->slots_count);
+	io->back->shutdown_send(io, slot);
+}
+
+void
+io_close(struct io *io, uint32_t slot)
+{
+	SHM_ASSERT(slot < io->slots_count);
+	io->back->close(io, slot);
+}
+
+void
+io_poll(struct io *io, uint32_t poller, int fd, uint32_t events)
+{
+	SHM_ASSERT(poller < IO_POLLERS_MAX);
+	io->back->poll(io, poller, fd, events);
+}
+
+int
+io_turn(struct io *io, uint64_t wait_us)
+{
+	return io->back->turn(io, wait_us);
+}

@@ -1,0 +1,40 @@
+/*
+ * What a back end of io.h gives: private to io.c, io_epoll.c and io_uring.c.
+ */
+#ifndef WORKER_IO_BACK_H
+#define WORKER_IO_BACK_H
+
+#include "worker/io.h"
+
+#define IO_DESCRIPTION_MAX 160
+
+struct io_back {
+	enum io_backend backend;
+	void (*free)(struct io *io);
+	void (*accept)(struct io *io, uint32_t listener, int fd);
+	void (*accept_stop)(struct io *io, uint32_t listener);
+	void (*open_slot)(struct io *io, uint32_t slot, int fd);
+	void (*receive_stop)(struct io *io, uint32_t slot);
+	void (*receive_start)(struct io *io, uint32_t slot);
+	void (*send)(
+	    struct io *io, uint32_t slot, const void *data, size_t len);
+	void (*shutdown_send)(struct io *io, uint32_t slot);
+	void (*close)(struct io *io, uint32_t slot);
+	void (*poll)(struct io *io, uint32_t poller, int fd, uint32_t events);
+	int (*turn)(struct io *io, uint64_t wait_us);
+};
+
+/* The first member of each back end's own structure. */
+struct io {
+	const struct io_back *back;
+	const struct io_events *events;
+	void *owner;
+	uint32_t slots_count;
+	char description[IO_DESCRIPTION_MAX];
+};
+
+/* NULL with errno; the caller says why. */
+struct io *io_epoll_open(const struct io_options *options) SHM_MUSTCHECK;
+struct io *io_uring_open(const struct io_options *options) SHM_MUSTCHECK;
+
+#endif

@@ -1,0 +1,527 @@
+/*
+ * One turn of a worker: take all completions, advance every state machine,
+ * submit once.
+ *
+ *	io_turn()		accepts, receives, sends, readiness -> callbacks
+ *	worker_timer_run()	deadlines of connections
+ *	worker_db_tick()	deadlines of the database
+ *	worker_db_flush()	the turn's statements leave in one write
+ *	worker_log_flush()	the turn's lines leave in one write
+ *
+ * ACCEPTING.  The listening sockets are shared by all workers and each worker
+ * has one accept under way per listener, armed again after each connection.
+ * With connections_max open it arms none: further clients wait in the listen
+ * queue, where another worker may take them.
+ *
+ * DRAIN.  SIGTERM -> DRAIN_DELAY: all goes on (a load balancer is told by
+ * /readyz meanwhile) -> DRAINING: a filter that drops everything is attached
+ * to the TCP listeners, so that no handshake completes any more, what is
+ * queued is accepted, and every answer says Connection: close -> DRAIN_IDLE,
+ * a second later: connections without a request are closed -> STOPPED when
+ * none is left, or drain_timeout after the signal.
+ */
+#include "config.h"
+
+#include <linux/filter.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "worker/worker_answer.h"
+#include "worker/worker_call.h"
+#include "worker/worker_conn.h"
+
+#define POLLER_SIGNALS	    0
+#define POLLER_DB	    1	    /* and those after it */
+#define ACCEPT_RETRY_US	    100000  /* after EMFILE and its like */
+#define DRAIN_IDLE_US	    1000000 /* grace of idle connections */
+#define DRAIN_LOOK_US	    50000   /* for connections that became idle */
+#define SERVED_POLL_US	    20000   /* while migrations are waited for */
+#define DB_QUERIES_PER_CONN 1	    /* a connection has one request */
+
+/* ---- connections */
+
+void
+worker_loop_conn_closed(struct worker_loop *loop, uint32_t slot)
+{
+	loop->free_slot[loop->free_count++] = slot;
+	loop->open_count--;
+	shm_board_set(loop->block->connections, loop->open_count);
+}
+
+static void
+conn_accept(struct worker_loop *loop, int fd)
+{
+	uint32_t slot;
+
+	if (loop->free_count == 0) { /* two listeners, one place */
+		close(fd);
+		return;
+	}
+	slot = loop->free_slot[--loop->free_count];
+	loop->open_count++;
+	shm_board_set(loop->block->connections, loop->open_count);
+	worker_conn_open(loop, slot, fd);
+}
+
+static void
+accept_arm(struct worker_loop *loop)
+{
+	if (loop->phase >= WORKER_DRAINING || loop->free_count == 0 ||
+	    loop->now_us < loop->accept_retry_us)
+		return;
+	for (uint32_t i = 0; i < loop->options->listeners_count; i++) {
+		if (loop->accept_armed[i])
+			continue;
+		loop->accept_armed[i] = true;
+		io_accept(loop->io, i, loop->options->listener_fd[i]);
+	}
+}
+
+static void
+on_accepted(void *owner, uint32_t listener, int fd)
+{
+	struct worker_loop *loop = owner;
+
+	loop->accept_armed[listener] = false;
+	if (fd >= 0) {
+		loop->accept_failing = false;
+		conn_accept(loop, fd);
+		return;
+	}
+	loop->accept_retry_us = loop->now_us + ACCEPT_RETRY_US;
+	if (!loop->accept_failing)
+		worker_log(WORKER_LOG_ERROR, "accept_failed",
+		    "cannot accept connections: they wait in the queue",
+		    LOG_STR("error", strerror(-fd)), LOG_END);
+	loop->accept_failing = true;
+}
+
+/* What happens in a turn happens after its wait, not before. */
+static void
+on_woke(void *owner)
+{
+	struct worker_loop *loop = owner;
+
+	loop->now_us = shm_clock_us();
+}
+
+static void
+on_received(void *owner, uint32_t slot, int res, const char *data)
+{
+	struct worker_loop *loop = owner;
+
+	worker_conn_received(&loop->conn[slot], res, data);
+}
+
+static void
+on_sent(void *owner, uint32_t slot, int res)
+{
+	struct worker_loop *loop = owner;
+
+	worker_conn_sent(&loop->conn[slot], res);
+}
+
+static void
+on_closed(void *owner, uint32_t slot)
+{
+	struct worker_loop *loop = owner;
+
+	worker_conn_closed(&loop->conn[slot]);
+}
+
+static void
+on_timeout(void *owner, uint32_t slot)
+{
+	struct worker_loop *loop = owner;
+
+	worker_conn_timeout(&loop->conn[slot]);
+}
+
+/* ---- the database */
+
+static void
+db_watch(void *owner, uint32_t n, int fd, uint32_t events)
+{
+	struct worker_loop *loop = owner;
+
+	io_poll(loop->io, POLLER_DB + n, fd, events);
+}
+
+static void
+db_state(void *owner, bool available, uint32_t connections)
+{
+	struct worker_loop *loop = owner;
+
+	shm_board_set(loop->block->db,
+	    available ? SHM_BOARD_DB_READY : SHM_BOARD_DB_AWAY);
+	shm_board_set(loop->block->db_connections, connections);
+}
+
+/* The task is ready from the moment it could first serve. */
+static bool
+served_check(struct worker_loop *loop)
+{
+	struct shm_board *board = loop->options->board;
+	uint32_t migrate;
+
+	if (shm_board_get(board->served))
+		return true;
+	if (!worker_db_is_available(loop->db))
+		return false;
+	migrate = shm_board_get(board->migrate);
+	if (migrate != SHM_BOARD_MIGRATE_OFF &&
+	    migrate != SHM_BOARD_MIGRATE_DONE)
+		return false;
+	shm_board_set(board->served, 1);
+	worker_log(WORKER_LOG_INFO, "ready", "the first request can be served",
+	    LOG_END);
+	return true;
+}
+
+/* ---- drain */
+
+static uint64_t
+min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static void
+drain_begin(struct worker_loop *loop)
+{
+	if (loop->phase != WORKER_SERVING) { /* a second TERM */
+		loop->phase = WORKER_STOPPED;
+		return;
+	}
+	loop->phase = WORKER_DRAIN_DELAY;
+	loop->phase_us = loop->now_us + loop->options->drain_delay_ms * 1000ull;
+	loop->stop_us =
+	    loop->now_us + loop->options->drain_timeout_ms * 1000ull;
+	shm_board_set(loop->block->state, SHM_BOARD_DRAINING);
+}
+
+/*
+ * Take the listener out of service without resetting anybody: with a filter
+ * that accepts no packet the kernel completes no handshake, so the queue can
+ * only shrink, and clients that dial now find the next task.  (A unix socket
+ * has no such filter; the master removes its name.)
+ */
+static void
+listener_freeze(int fd)
+{
+	struct sock_filter drop[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
+	struct sock_fprog program = {SHM_ARRAY_LEN(drop), drop};
+	int domain = AF_UNIX;
+	socklen_t len = sizeof(domain);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == -1 ||
+	    domain == AF_UNIX)
+		return;
+	if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program,
+		sizeof(program)) == -1)
+		worker_log(WORKER_LOG_WARN, "drain_filter_failed",
+		    "clients that connect during the last moment may be reset",
+		    LOG_STR("error", strerror(errno)), LOG_END);
+}
+
+static void
+drain_listeners(struct worker_loop *loop)
+{
+	for (uint32_t i = 0; i < loop->options->listeners_count; i++) {
+		int fd = loop->options->listener_fd[i], conn_fd;
+
+		io_accept_stop(loop->io, i);
+		loop->accept_armed[i] = false;
+		listener_freeze(fd);
+		while (loop->free_count > 0) {
+			conn_fd = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+			if (conn_fd >= 0)
+				conn_accept(loop, conn_fd);
+			else if (errno != EINTR && errno != ECONNABORTED)
+				break;
+		}
+	}
+}
+
+static void
+drain_idle(struct worker_loop *loop)
+{
+	for (uint32_t i = 0; i < loop->options->connections_max; i++)
+		worker_conn_close_idle(&loop->conn[i]);
+}
+
+/* Move on when it is time.  Microseconds until the next look. */
+static uint64_t
+drain_tick(struct worker_loop *loop)
+{
+	if (loop->phase == WORKER_SERVING || loop->phase == WORKER_STOPPED)
+		return UINT64_MAX;
+	if (loop->phase == WORKER_DRAIN_DELAY &&
+	    loop->now_us >= loop->phase_us) {
+		loop->phase = WORKER_DRAINING;
+		loop->phase_us = loop->now_us + DRAIN_IDLE_US;
+		drain_listeners(loop);
+	}
+	if (loop->phase == WORKER_DRAINING && loop->now_us >= loop->phase_us)
+		loop->phase = WORKER_DRAIN_IDLE;
+	if (loop->phase == WORKER_DRAIN_IDLE)
+		drain_idle(loop);
+	if (loop->phase >= WORKER_DRAINING && loop->open_count == 0)
+		loop->phase = WORKER_STOPPED;
+	if (loop->now_us >= loop->stop_us) {
+		worker_log(WORKER_LOG_WARN, "drain_timeout",
+		    "stopping with connections open",
+		    LOG_INT("connections", loop->open_count), LOG_END);
+		loop->phase = WORKER_STOPPED;
+	}
+	if (loop->phase == WORKER_STOPPED)
+		return 0;
+	if (loop->phase == WORKER_DRAIN_IDLE)
+		return DRAIN_LOOK_US;
+	return min_u64(loop->phase_us, loop->stop_us) - loop->now_us;
+}
+
+/* ---- signals */
+
+static void
+signals_read(struct worker_loop *loop)
+{
+	struct signalfd_siginfo info;
+
+	while (read(loop->signal_fd, &info, sizeof(info)) ==
+	       (ssize_t)sizeof(info)) {
+		switch (info.ssi_signo) {
+		case SIGTERM:
+		case SIGQUIT:
+			drain_begin(loop);
+			break;
+		case SIGINT:
+			loop->phase = WORKER_STOPPED;
+			break;
+		case SIGUSR1:
+			worker_log_reopen();
+			break;
+		default:
+			break;
+		}
+	}
+}
+
+static void
+on_ready(void *owner, uint32_t poller, uint32_t events)
+{
+	struct worker_loop *loop = owner;
+
+	if (poller == POLLER_SIGNALS)
+		signals_read(loop);
+	else
+		worker_db_ready(loop->db, poller - POLLER_DB, events);
+}
+
+static int
+signals_open(struct worker_loop *loop)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGQUIT);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGUSR1);
+	if (sigprocmask(SIG_SETMASK, &set, NULL) == -1)
+		return -1;
+	loop->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	if (loop->signal_fd == -1)
+		return -1;
+	io_poll(loop->io, POLLER_SIGNALS, loop->signal_fd, POLLIN);
+	return 0;
+}
+
+/* ---- opening and closing */
+
+static const struct io_events events = {
+    .woke = on_woke,
+    .accepted = on_accepted,
+    .received = on_received,
+    .sent = on_sent,
+    .closed = on_closed,
+    .ready = on_ready,
+};
+
+static int
+loop_open_io(struct worker_loop *loop)
+{
+	const struct worker_options *options = loop->options;
+	struct io_options io_options = {.backend = options->io_backend,
+	    .without = options->io_without,
+	    .slots_count = options->connections_max,
+	    .owner = loop,
+	    .events = &events};
+	const char *why;
+
+	loop->io = io_open(&io_options, &why);
+	if (loop->io == NULL) {
+		worker_log(WORKER_LOG_ERROR, "io_failed",
+		    "the I/O back end that io_backend names cannot be used",
+		    LOG_STR("why", why), LOG_STR("error", strerror(errno)),
+		    LOG_END);
+		return EX_UNAVAILABLE;
+	}
+	shm_board_set(loop->block->io, io_backend(loop->io) == IO_URING
+					   ? SHM_BOARD_IO_URING
+					   : SHM_BOARD_IO_EPOLL);
+	worker_log(
+	    WORKER_LOG_INFO, "io_backend", io_describe(loop->io), LOG_END);
+	return EX_OK;
+}
+
+static int
+loop_open_db(struct worker_loop *loop)
+{
+	const struct worker_options *options = loop->options;
+	struct worker_db_options db_options = {.conninfo = options->database,
+	    .connections = options->database_connections,
+	    .acquire_timeout_ms = options->database_acquire_timeout_ms,
+	    .statement_timeout_ms = options->database_statement_timeout_ms,
+	    .connect_timeout_ms = options->database_connect_timeout_ms,
+	    .queries_max = options->connections_max * DB_QUERIES_PER_CONN,
+	    .watch = db_watch,
+	    .state = db_state,
+	    .owner = loop};
+	char *why = NULL;
+
+	SHM_ASSERT(
+	    worker_db_pollers(&db_options) + POLLER_DB <= IO_POLLERS_MAX);
+	loop->db = worker_db_new(&db_options, &why);
+	if (loop->db != NULL)
+		return EX_OK;
+	worker_log(WORKER_LOG_ERROR, "database_setting",
+	    "the setting database cannot be used",
+	    LOG_STR("why", why != NULL ? why : "no memory"), LOG_END);
+	free(why);
+	return EX_CONFIG;
+}
+
+static int
+loop_open_memory(struct worker_loop *loop)
+{
+	uint32_t count = loop->options->connections_max;
+
+	loop->conn = calloc(count, sizeof(*loop->conn));
+	loop->free_slot = calloc(count, sizeof(*loop->free_slot));
+	loop->timer = worker_timer_new(count, on_timeout, loop, loop->now_us);
+	if (loop->conn == NULL || loop->free_slot == NULL ||
+	    loop->timer == NULL)
+		return EX_OSERR;
+	while (loop->free_count < count) {
+		loop->free_slot[loop->free_count] =
+		    count - 1 - loop->free_count;
+		loop->free_count++;
+	}
+	return EX_OK;
+}
+
+static int
+loop_open(struct worker_loop *loop, const struct worker_options *options)
+{
+	int code;
+
+	*loop = (struct worker_loop){
+	    .options = options,
+	    .block = &options->board->worker[options->slot],
+	    .signal_fd = -1,
+	    .now_us = shm_clock_us(),
+	    .api = {.board = options->board,
+		.greeting = {options->greeting, strlen(options->greeting)},
+		.version = options->version},
+	    .limits = {.request_line_bytes_max =
+			   options->request_line_bytes_max,
+		.header_bytes_max = options->header_bytes_max,
+		.headers_count_max = options->headers_count_max,
+		.body_bytes_max = options->body_bytes_max},
+	};
+	loop->request_id = shm_wallclock_us() << 16 ^ (uint64_t)getpid();
+	code = loop_open_memory(loop);
+	if (code == EX_OK)
+		code = loop_open_io(loop);
+	if (code == EX_OK && signals_open(loop) == -1)
+		code = EX_OSERR;
+	if (code == EX_OK)
+		code = loop_open_db(loop);
+	return code;
+}
+
+static void
+loop_close(struct worker_loop *loop)
+{
+	if (loop->conn != NULL)
+		for (uint32_t i = 0; i < loop->options->connections_max; i++)
+			worker_conn_fini(&loop->conn[i]);
+	worker_db_free(&loop->db);
+	io_free(&loop->io);
+	if (loop->signal_fd != -1)
+		close(loop->signal_fd);
+	worker_call_free_all(loop);
+	worker_out_free_all(loop);
+	worker_timer_free(&loop->timer);
+	free(loop->conn);
+	free(loop->free_slot);
+}
+
+/* Everything but the completions.  Returns how long the loop may sleep. */
+static uint64_t
+loop_tick(struct worker_loop *loop)
+{
+	uint64_t wait_us;
+
+	wait_us = worker_timer_run(loop->timer, loop->now_us);
+	wait_us = min_u64(wait_us, worker_db_tick(loop->db, loop->now_us));
+	wait_us = min_u64(wait_us, drain_tick(loop));
+	accept_arm(loop);
+	if (loop->accept_retry_us > loop->now_us)
+		wait_us = min_u64(wait_us, ACCEPT_RETRY_US);
+	if (!served_check(loop))
+		wait_us = min_u64(wait_us, worker_db_is_available(loop->db)
+					       ? SERVED_POLL_US
+					       : UINT64_MAX);
+	worker_db_flush(loop->db);
+	shm_board_set(loop->block->requests, loop->requests);
+	shm_board_set(loop->block->log_dropped, worker_log_dropped());
+	return min_u64(wait_us, worker_log_flush(loop->now_us));
+}
+
+int
+worker_loop_run(const struct worker_options *options)
+{
+	static struct worker_loop loop;
+	uint64_t wait_us;
+	int code = loop_open(&loop, options);
+	int res = 0;
+
+	if (code != EX_OK) {
+		loop_close(&loop);
+		return code;
+	}
+	shm_board_set(loop.block->state, SHM_BOARD_SERVING);
+	while (loop.phase != WORKER_STOPPED && res >= 0) {
+		wait_us = loop_tick(&loop);
+		if (loop.phase == WORKER_STOPPED)
+			break;
+		res = io_turn(loop.io, wait_us);
+	}
+	if (res < 0) {
+		worker_log(WORKER_LOG_ERROR, "io_broke",
+		    "the event loop cannot go on",
+		    LOG_STR("error", strerror(-res)), LOG_END);
+		code = EX_OSERR;
+	}
+	loop_close(&loop);
+	return code;
+}

@@ -1,0 +1,79 @@
+/*
+ * One worker's state: private to the worker room.
+ */
+#ifndef WORKER_LOOP_H
+#define WORKER_LOOP_H
+
+#include "api/api.h"
+#include "worker/io.h"
+#include "worker/worker.h"
+#include "worker/worker_db.h"
+#include "worker/worker_http.h"
+#include "worker/worker_timer.h"
+
+struct worker_call;
+struct worker_conn;
+struct worker_out_block;
+
+/* Bytes of requests that are not complete yet, all connections together.
+ * More: the connection that asks for them gets 503 and is closed. */
+#define WORKER_HELD_BYTES_MAX (64u << 20)
+
+enum worker_phase {
+	WORKER_SERVING = 0,
+	WORKER_DRAIN_DELAY, /* told to stop, still accepting */
+	WORKER_DRAINING,    /* accepting no more, answers say close */
+	WORKER_DRAIN_IDLE,  /* idle connections are being closed too */
+	WORKER_STOPPED,
+};
+
+struct worker_loop {
+	const struct worker_options *options;
+	struct shm_board_worker *block; /* ours in the board */
+	struct io *io;
+	struct worker_db *db;
+	struct worker_timer *timer; /* a deadline per connection */
+	struct api api;
+	struct worker_http_limits limits;
+	uint64_t now_us; /* shm_clock_us() when the turn's wait ended */
+
+	struct worker_conn *conn; /* connections_max of them */
+	uint32_t *free_slot;	  /* a stack */
+	uint32_t free_count;
+	uint32_t open_count;
+	size_t held_bytes;
+	uint64_t requests;
+	uint64_t request_id; /* next made-up id */
+
+	bool accept_armed[IO_LISTENERS_MAX];
+	bool accept_failing; /* said once per run of failures */
+	uint64_t accept_retry_us;
+
+	enum worker_phase phase;
+	uint64_t phase_us; /* when the next phase begins */
+	uint64_t stop_us;  /* when drain ends at the latest */
+	int signal_fd;
+	bool stopping_failed;
+
+	/* scratch of one request, and what is kept for the next one */
+	struct worker_http_head head;
+	struct worker_call *call_free;
+	struct worker_out_block *out_free;
+	uint32_t out_free_count;
+	char date[32];	  /* IMF-fixdate */
+	uint64_t date_us; /* valid until */
+};
+
+static inline bool
+worker_loop_is_draining(const struct worker_loop *loop)
+{
+	return loop->phase >= WORKER_DRAINING;
+}
+
+/* Run until stopped; EX_OK or an exit code.  options outlives the call. */
+int worker_loop_run(const struct worker_options *options) SHM_MUSTCHECK;
+
+/* A connection's slot is free again (worker_conn.c tells). */
+void worker_loop_conn_closed(struct worker_loop *loop, uint32_t slot);
+
+#endif
