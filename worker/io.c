@@ -7,6 +7,9 @@
  */
 #include "config.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -122,6 +125,17 @@ io_send(struct io *io, uint32_t slot, const void *data, size_t len)
 	SHM_ASSERT(slot < io->slots_count);
 	SHM_ASSERT(len > 0);
 	io->back->send(io, slot, data, len);
+}
+
+uint32_t
+io_unsent(struct io *io, uint32_t slot)
+{
+	int bytes = 0;
+
+	SHM_ASSERT(slot < io->slots_count);
+	if (ioctl(io->back->fd(io, slot), SIOCOUTQ, &bytes) == -1 || bytes < 0)
+		return 0;
+	return (uint32_t)bytes;
 }
 
 void

@@ -97,6 +97,9 @@ void io_open_slot(struct io *io, uint32_t slot, int fd);
 void io_receive_stop(struct io *io, uint32_t slot); /* some more may arrive */
 void io_receive_start(struct io *io, uint32_t slot);
 void io_send(struct io *io, uint32_t slot, const void *data, size_t len);
+/* Bytes that were sent and that the client's side has not taken yet: when a
+ * send waits, its getting less tells a slow client from a dead one. */
+uint32_t io_unsent(struct io *io, uint32_t slot);
 /* shutdown(2) of the sending side: the client sees the end of the answer. */
 void io_shutdown_send(struct io *io, uint32_t slot);
 void io_close(struct io *io, uint32_t slot);

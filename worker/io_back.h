@@ -18,6 +18,7 @@ struct io_back {
 	void (*receive_start)(struct io *io, uint32_t slot);
 	void (*send)(
 	    struct io *io, uint32_t slot, const void *data, size_t len);
+	int (*fd)(const struct io *io, uint32_t slot);
 	void (*shutdown_send)(struct io *io, uint32_t slot);
 	void (*close)(struct io *io, uint32_t slot);
 	void (*poll)(struct io *io, uint32_t poller, int fd, uint32_t events);

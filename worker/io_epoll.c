@@ -209,6 +209,12 @@ epoll_send(struct io *io, uint32_t index, const void *data, size_t len)
 	slot_try_send(ep, index);
 }
 
+static int
+epoll_fd(const struct io *io, uint32_t index)
+{
+	return ((const struct io_epoll *)io)->slot[index].fd;
+}
+
 static void
 epoll_shutdown_send(struct io *io, uint32_t index)
 {
@@ -440,6 +446,7 @@ static const struct io_back epoll_back = {
     .receive_stop = epoll_receive_stop,
     .receive_start = epoll_receive_start,
     .send = epoll_send,
+    .fd = epoll_fd,
     .shutdown_send = epoll_shutdown_send,
     .close = epoll_close,
     .poll = epoll_poll,

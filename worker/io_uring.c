@@ -246,6 +246,12 @@ uring_send(struct io *io, uint32_t index, const void *data, size_t len)
 	slot->under_way++;
 }
 
+static int
+uring_fd(const struct io *io, uint32_t index)
+{
+	return ((const struct io_uring_back *)io)->slot[index].fd;
+}
+
 static void
 uring_shutdown_send(struct io *io, uint32_t index)
 {
@@ -744,6 +750,7 @@ static const struct io_back uring_back = {
     .receive_stop = uring_receive_stop,
     .receive_start = uring_receive_start,
     .send = uring_send,
+    .fd = uring_fd,
     .shutdown_send = uring_shutdown_send,
     .close = uring_close,
     .poll = uring_poll,

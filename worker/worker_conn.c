@@ -136,11 +136,58 @@ conn_linger(struct worker_conn *conn)
 
 /* ---- sending */
 
+/*
+ * A send ends when the kernel has room for all of it, which may be megabytes
+ * after the client's last read.  So a send that lasts is looked at several
+ * times per send_timeout: as long as the client takes bytes it is only slow.
+ */
+#define SEND_LOOKS 4
+
+static bool
+conn_waits_for_send(const struct worker_conn *conn)
+{
+	return conn->sending &&
+	       (conn->state == WORKER_CONN_STREAMING ||
+		   conn->state == WORKER_CONN_LAST ||
+		   (conn->state == WORKER_CONN_READING && !conn->head_started));
+}
+
 static void
-conn_flush(struct worker_conn *conn)
+conn_send(struct worker_conn *conn)
 {
 	struct worker_loop *loop = conn->loop;
 
+	conn->sending = true;
+	conn->unsent = UINT32_MAX;
+	conn->progress_us = loop->now_us;
+	if (conn_waits_for_send(conn))
+		conn_deadline(
+		    conn, loop->options->send_timeout_ms / SEND_LOOKS);
+	io_send(loop->io, conn->slot, conn->flight.data + conn->flight_sent,
+	    conn->flight.len - conn->flight_sent);
+}
+
+/* The time for a look has come: has the client stopped reading? */
+static bool
+conn_send_is_stalled(struct worker_conn *conn)
+{
+	struct worker_loop *loop = conn->loop;
+	uint64_t timeout_ms = loop->options->send_timeout_ms;
+	uint32_t unsent = io_unsent(loop->io, conn->slot);
+
+	if (unsent < conn->unsent) {
+		conn->unsent = unsent;
+		conn->progress_us = loop->now_us;
+	}
+	if (loop->now_us - conn->progress_us >= timeout_ms * 1000)
+		return true;
+	conn_deadline(conn, timeout_ms / SEND_LOOKS);
+	return false;
+}
+
+static void
+conn_flush(struct worker_conn *conn)
+{
 	if (conn->out.failed) {
 		conn_drop(conn);
 		return;
@@ -150,10 +197,7 @@ conn_flush(struct worker_conn *conn)
 	conn->flight = conn->out;
 	conn->out = (struct api_buf){0};
 	conn->flight_sent = 0;
-	conn->sending = true;
-	if (conn->state == WORKER_CONN_READING && !conn->head_started)
-		conn_deadline(conn, loop->options->send_timeout_ms);
-	io_send(loop->io, conn->slot, conn->flight.data, conn->flight.len);
+	conn_send(conn);
 }
 
 /* What a connection waits for when no send is under way. */
@@ -195,11 +239,7 @@ worker_conn_sent(struct worker_conn *conn, int res)
 	}
 	conn->flight_sent += (size_t)res;
 	if (conn->flight_sent < conn->flight.len) {
-		/* Progress: a slow client is not a dead one. */
-		conn_deadline(conn, loop->options->send_timeout_ms);
-		io_send(loop->io, conn->slot,
-		    conn->flight.data + conn->flight_sent,
-		    conn->flight.len - conn->flight_sent);
+		conn_send(conn);
 		return;
 	}
 	conn->sending = false;
@@ -699,6 +739,8 @@ worker_conn_closed(struct worker_conn *conn)
 void
 worker_conn_timeout(struct worker_conn *conn)
 {
+	if (conn_waits_for_send(conn) && !conn_send_is_stalled(conn))
+		return;
 	switch ((enum worker_conn_state)conn->state) {
 	case WORKER_CONN_READING:
 		if (conn->sending || !conn->head_started) {
@@ -714,6 +756,14 @@ worker_conn_timeout(struct worker_conn *conn)
 		worker_conn_continue(conn);
 		return;
 	case WORKER_CONN_STREAMING:
+		/* The client waits for rows; few and slow ones go out now. */
+		if (conn->sending || conn->out.len == 0) {
+			conn_drop(conn);
+			return;
+		}
+		chunk_close(conn);
+		conn_flush(conn);
+		return;
 	case WORKER_CONN_LAST:
 	case WORKER_CONN_LINGERING:
 		conn_drop(conn);

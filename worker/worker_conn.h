@@ -53,6 +53,8 @@ struct worker_conn {
 	uint64_t body_left;  /* with WORKER_HTTP_LENGTH */
 	uint64_t body_bytes; /* read so far */
 	struct worker_chunked chunked;
+	uint64_t progress_us; /* when the client last took bytes of flight */
+	uint32_t unsent;      /* as it was then */
 	uint64_t linger_us; /* lingering ends at the latest */
 	char remote[46];    /* address, "" for a unix socket */
 };
