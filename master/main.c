@@ -1,0 +1,237 @@
+/*
+ * booksd: the start, in order.
+ *
+ *	settings     flags, environment, file; then -h, -V, -T or -t and out
+ *	sockets      bound with the privileges of whoever started us
+ *	logs         opened likewise
+ *	background   unless -f or process 1; the caller waits for the rest
+ *	pid file     after that, because it holds the pid that stays
+ *	children     master_supervise() until the end
+ *
+ * What goes wrong until the logs are open is said in plain words on standard
+ * error: that is where the person who starts a program looks.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "master/master_daemon.h"
+#include "master/master_notify.h"
+#include "master/master_rules.h"
+#include "master/master_supervise.h"
+
+extern char **environ;
+
+/* Reachable for the life of the process: the options' texts live here. */
+static struct master_options options;
+static struct master_settings settings;
+
+/* ---- what ends soon */
+
+/* Open the back end as a worker would, and say what came of it. */
+static int
+print_io(void)
+{
+	static const struct io_events events = {.accepted = NULL};
+	const struct io_options io_options = {
+	    .backend = options.worker.io_backend,
+	    .without = options.worker.io_without,
+	    .slots_count = options.worker.connections_max,
+	    .events = &events,
+	};
+	const char *why = NULL;
+	struct io *io = io_open(&io_options, &why);
+
+	if (io == NULL) {
+		printf("I/O back end: not available: %s (%s)\n",
+		    why != NULL ? why : "unknown reason", strerror(errno));
+		return EX_UNAVAILABLE;
+	}
+	printf("I/O back end: %s\n", io_describe(io));
+	io_free(&io);
+	return EX_OK;
+}
+
+static int
+print_version(int code)
+{
+	struct utsname kernel;
+
+	printf("booksd %s\n%s", PACKAGE_VERSION, worker_versions());
+	if (uname(&kernel) == 0)
+		printf("%s %s %s\n", kernel.sysname, kernel.release,
+		    kernel.machine);
+	/* Which back end to try is itself a setting. */
+	if (code == EX_OK)
+		code = master_rules_check(&settings);
+	return code == EX_OK ? print_io() : code;
+}
+
+/* -1: go on and run. */
+static int
+run_command(const struct master_command *command)
+{
+	int code = command->exit_code;
+
+	switch (command->mode) {
+	case MASTER_MODE_HELP:
+		master_options_help(stdout);
+		return EX_OK;
+	case MASTER_MODE_VERSION:
+		return print_version(code);
+	case MASTER_MODE_DUMP:
+		if (code == EX_OK)
+			master_settings_dump(&settings, stdout);
+		return code;
+	case MASTER_MODE_TEST:
+	case MASTER_MODE_RUN:
+		break;
+	}
+	if (code == EX_OK)
+		code = master_rules_check(&settings);
+	if (code != EX_OK)
+		return code;
+	if (command->mode == MASTER_MODE_RUN)
+		return -1;
+	printf("booksd: configuration ok\n");
+	return EX_OK;
+}
+
+/* ---- what stays */
+
+static void
+log_start(const struct master_listen *listen)
+{
+	static const char *const backends[] = {"auto", "io_uring", "epoll"};
+	char addresses[WORKER_LISTENERS_MAX * 100] = "";
+
+	for (uint32_t i = 0; i < listen->count; i++) {
+		if (i > 0)
+			strcat(addresses, " ");
+		strcat(addresses, listen->listener[i].text);
+	}
+	worker_log(WORKER_LOG_INFO, "started", "booksd starts its workers",
+	    LOG_STR("version", PACKAGE_VERSION), LOG_INT("pid", getpid()),
+	    LOG_STR("listen", addresses), LOG_INT("backlog", listen->backlog),
+	    LOG_INT("workers", options.workers),
+	    LOG_STR("workers_source", options.workers_source),
+	    LOG_STR("io_backend", backends[options.worker.io_backend]),
+	    LOG_INT("database_connections", options.database_connections),
+	    LOG_INT("database_connections_per_worker",
+		master_rules_share(&options, options.workers - 1)),
+	    LOG_STR("user", options.user), LOG_END);
+}
+
+static int
+open_logs(void)
+{
+	const char *which;
+
+	if (worker_log_open(&options.log, &which) == 0)
+		return EX_OK;
+	fprintf(stderr, "booksd: cannot open %s: %s\n", which, strerror(errno));
+	return EX_CANTCREAT;
+}
+
+static int
+open_pid_file(void)
+{
+	int owner = 0;
+
+	if (options.pid_file[0] == '\0' ||
+	    master_daemon_pid_file(options.pid_file, &owner) == 0)
+		return EX_OK;
+	if (errno == EEXIST)
+		fprintf(stderr,
+		    "booksd: another booksd runs as process %d and has %s: "
+		    "stop it, or choose another pid_file\n",
+		    owner, options.pid_file);
+	else
+		fprintf(stderr, "booksd: cannot write the pid file %s: %s\n",
+		    options.pid_file, strerror(errno));
+	return EX_CANTCREAT;
+}
+
+static int
+supervise(struct master_listen *listen)
+{
+	struct master_heritage heritage = {
+	    .options = &options,
+	    .listen = listen,
+	    .master = getpid(),
+	};
+	int code;
+
+	heritage.board = shm_board_new(options.workers);
+	if (heritage.board == NULL) {
+		fprintf(
+		    stderr, "booksd: no shared memory: %s\n", strerror(errno));
+		return EX_OSERR;
+	}
+	log_start(listen);
+	master_notify_send("STATUS=Starting");
+	master_daemon_started(strcmp(options.log.error, "stderr") == 0);
+	code = master_supervise(&heritage, listen);
+	worker_log(WORKER_LOG_INFO, "stopped", "booksd ends",
+	    LOG_INT("exit_code", code), LOG_END);
+	shm_board_free(&heritage.board);
+	return code;
+}
+
+static int
+run(bool foreground, int argc, char **argv)
+{
+	static struct master_listen listen;
+	int code;
+
+	if (master_supervise_block_signals() == -1)
+		return EX_OSERR;
+	code = master_listen_open(&listen, &options.listen, stderr);
+	if (code != EX_OK)
+		return code;
+	code = open_logs();
+	if (code == EX_OK && !foreground && master_daemon_detach() == -1) {
+		fprintf(stderr, "booksd: cannot go to the background: %s\n",
+		    strerror(errno));
+		code = EX_OSERR;
+	}
+	if (code == EX_OK)
+		code = open_pid_file();
+	if (code == EX_OK) {
+		master_notify_init();
+		master_child_title_init(argc, argv);
+		master_child_title("booksd: master");
+		code = supervise(&listen);
+		master_daemon_pid_file_remove();
+	}
+	worker_log_close();
+	master_listen_close(&listen);
+	return code;
+}
+
+int
+main(int argc, char **argv)
+{
+	struct master_command command;
+	int code;
+
+	if (master_daemon_open_standard() == -1)
+		return EX_OSERR;
+	signal(SIGPIPE, SIG_IGN);
+	master_settings_init(&settings, &options, stderr);
+	master_options_read(&settings, argc, argv, environ, &command);
+	code = run_command(&command);
+	if (code == -1)
+		code = run(command.foreground || getpid() == 1, argc, argv);
+	else if (code == EX_USAGE)
+		fputs("booksd: booksd -h prints what can be given\n", stderr);
+	if (fflush(stdout) == EOF && code == EX_OK)
+		code = EX_OSERR;
+	return code;
+}

@@ -1,0 +1,39 @@
+/*
+ * From the master's fork to the worker room's door.
+ */
+#ifndef MASTER_CHILD_H
+#define MASTER_CHILD_H
+
+#include <sys/types.h>
+
+#include "master/master_listen.h"
+#include "master/master_options.h"
+
+/* All that crosses the fork. */
+struct master_heritage {
+	const struct master_options *options;
+	const struct master_listen *listen;
+	struct shm_board *board;
+	pid_t master;
+};
+
+/*
+ * Fork a worker, or the one-shot child that migrates.  Returns the pid, or -1
+ * with errno; never returns in the child.
+ *
+ * The child runs with the user's privileges, dies with the master, and has the
+ * master's signals blocked when worker_main() begins, so that none is lost
+ * before the worker listens to them.
+ */
+pid_t master_child_worker(
+    const struct master_heritage *heritage, uint32_t slot) SHM_MUSTCHECK;
+pid_t
+master_child_migrate(const struct master_heritage *heritage) SHM_MUSTCHECK;
+
+/* Take the space of arguments and environment for titles: both are moved, and
+ * what ps(1) showed of secrets in them is gone.  Once, in the master. */
+void master_child_title_init(int argc, char **argv);
+/* Name this process in ps(1) and top(1): "booksd: master". */
+void master_child_title(const char *title);
+
+#endif

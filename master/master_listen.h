@@ -1,0 +1,43 @@
+/*
+ * Listening sockets: made by the master, inherited by every worker.
+ */
+#ifndef MASTER_LISTEN_H
+#define MASTER_LISTEN_H
+
+#include <stdio.h>
+#include <sys/types.h>
+
+#include "master/master_options.h"
+
+struct master_listener {
+	int fd;		/* -1: closed */
+	char text[96];	/* 127.0.0.1:8080, [::1]:8080, unix:/run/books.sock */
+	char path[108]; /* of a unix socket, "" for TCP */
+	dev_t device;	/* of that path: only our own file is removed */
+	ino_t inode;
+};
+
+struct master_listen {
+	uint32_t count;
+	int backlog;
+	struct master_listener listener[WORKER_LISTENERS_MAX];
+};
+
+/* Is text an address that could be listened on?  *why is static text.  May ask
+ * the resolver. */
+bool master_listen_check(const char *text, const char **why) SHM_MUSTCHECK;
+
+/*
+ * Bind and listen on every address of list, saying to errors what fails.
+ * EX_OK, or the exit code of the first failure with nothing left open:
+ * EX_OSERR (an address in use or not ours), EX_NOPERM, EX_CANTCREAT (a unix
+ * socket's path), EX_CONFIG (too many).  Blocks while names are resolved.
+ */
+int master_listen_open(struct master_listen *listen,
+    const struct master_list *list, FILE *errors) SHM_MUSTCHECK;
+
+/* Nobody new: close our copies and remove the unix sockets' paths.  Any number
+ * of times. */
+void master_listen_close(struct master_listen *listen);
+
+#endif

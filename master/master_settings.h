@@ -1,0 +1,176 @@
+/*
+ * The settings table: what can be set, its default and its limits.  Parser,
+ * -T, -h, messages and tests read this table; booksd.conf(5) is compared with
+ * it by a test.
+ */
+#ifndef MASTER_SETTINGS_H
+#define MASTER_SETTINGS_H
+
+#include "master/master_options.h"
+#include "worker/worker_http.h"
+
+/*
+ * MASTER_SETTING(name, type, field of struct master_options, default, min,
+ *	max, unit, help), sorted by name.
+ * min and max: of the number, in milliseconds and bytes; of a text's length.
+ * unit: what is counted; of an ENUM its names in the order of their values.
+ */
+#define MASTER_SETTINGS                                                        \
+	MASTER_SETTING(access_log, LOG, log.access, "stdout", 1, 4095, "",     \
+	    "where the line about each request goes")                          \
+	MASTER_SETTING(body_max, SIZE, worker.body_bytes_max, "1MiB", 1,       \
+	    64 << 20, "", "longest request body (then 413)")                   \
+	MASTER_SETTING(body_timeout, DURATION, worker.body_timeout_ms, "30s",  \
+	    100, 3600000, "", "time to send a whole request body (then 408)")  \
+	MASTER_SETTING(connections_max, COUNT, worker.connections_max, "4096", \
+	    1, 65536, "connections",                                           \
+	    "clients per worker (more wait in the queue)")                     \
+	MASTER_SETTING(database, SECRET, worker.database, "", 0, 16384, "",    \
+	    "libpq connection string or URI")                                  \
+	MASTER_SETTING(database_acquire_timeout, DURATION,                     \
+	    worker.database_acquire_timeout_ms, "2s", 1, 3600000, "",          \
+	    "wait for a database connection (then 503)")                       \
+	MASTER_SETTING(database_connect_timeout, DURATION,                     \
+	    worker.database_connect_timeout_ms, "3s", 10, 3600000, "",         \
+	    "time for one attempt to connect")                                 \
+	MASTER_SETTING(database_connections, COUNT_AUTO, database_connections, \
+	    "auto", 2, 1024, "connections",                                    \
+	    "of all workers together (auto: 4 for each)")                      \
+	MASTER_SETTING(database_statement_timeout, DURATION,                   \
+	    worker.database_statement_timeout_ms, "5s", 1, 3600000, "",        \
+	    "time for one statement (then 503)")                               \
+	MASTER_SETTING(drain_delay, DURATION, worker.drain_delay_ms, "2s", 0,  \
+	    3600000, "", "go on accepting after SIGTERM")                      \
+	MASTER_SETTING(drain_timeout, DURATION, worker.drain_timeout_ms,       \
+	    "25s", 1, 7200000, "", "longest time from SIGTERM to the end")     \
+	MASTER_SETTING(error_log, LOG, log.error, "stderr", 1, 4095, "",       \
+	    "where events go")                                                 \
+	MASTER_SETTING(fail_fast, BOOL, fail_fast, "off", 0, 1, "",            \
+	    "end when the database is away at the start")                      \
+	MASTER_SETTING(greeting, TEXT, worker.greeting,                        \
+	    "Welcome to the AWSome Books catalogue!", 0, 4096, "",             \
+	    "the answer to GET /")                                             \
+	MASTER_SETTING(header_fields_max, COUNT, worker.headers_count_max,     \
+	    "100", 1, WORKER_HTTP_FIELDS_MAX, "fields",                        \
+	    "most header fields (then 431)")                                   \
+	MASTER_SETTING(header_max, SIZE, worker.header_bytes_max, "16KiB",     \
+	    256, 1 << 20, "", "longest header block (then 431)")               \
+	MASTER_SETTING(header_timeout, DURATION, worker.header_timeout_ms,     \
+	    "10s", 100, 3600000, "", "time to send a request's head")          \
+	MASTER_SETTING(io_backend, ENUM, worker.io_backend, "auto", 0, 2,      \
+	    "auto|io_uring|epoll", "how workers do input and output")          \
+	MASTER_SETTING(io_uring_without, LIST, io_uring_without, "", 0, 4095,  \
+	    "features", "io_uring features not to use")                        \
+	MASTER_SETTING(keepalive_timeout, DURATION,                            \
+	    worker.keepalive_timeout_ms, "75s", 100, 86400000, "",             \
+	    "idle time after which a connection is closed")                    \
+	MASTER_SETTING(listen, LIST, listen, "*:8080", 1, 4095, "addresses",   \
+	    "HOST:PORT, [V6]:PORT, *:PORT or unix:/PATH, repeatable")          \
+	MASTER_SETTING(log_format, ENUM, log.format, "json", 0, 1,             \
+	    "json|combined", "what log lines look like")                       \
+	MASTER_SETTING(log_level, ENUM, log.level, "info", 0, 3,               \
+	    "error|warn|info|debug", "least important events to log")          \
+	MASTER_SETTING(migrate_on_start, BOOL, migrate_on_start, "on", 0, 1,   \
+	    "", "bring the tables up to date first")                           \
+	MASTER_SETTING(pid_file, TEXT, pid_file, "", 0, 4095, "",              \
+	    "file for the master's process id")                                \
+	MASTER_SETTING(request_line_max, SIZE, worker.request_line_bytes_max,  \
+	    "8KiB", 64, 1 << 20, "", "longest request line (then 414)")        \
+	MASTER_SETTING(send_timeout, DURATION, worker.send_timeout_ms, "30s",  \
+	    100, 3600000, "", "time a client may take nothing of an answer")   \
+	MASTER_SETTING(user, TEXT, user, "", 0, 255, "",                       \
+	    "user to become after the sockets are open")                       \
+	MASTER_SETTING(workers, COUNT_AUTO, workers, "auto", 1,                \
+	    SHM_BOARD_WORKERS_MAX, "processes",                                \
+	    "worker processes (auto: one per usable CPU)")
+
+enum master_setting_id {
+#define MASTER_SETTING(name, ...) MASTER_SETTING_##name,
+	MASTER_SETTINGS
+#undef MASTER_SETTING
+	    MASTER_SETTINGS_COUNT
+};
+
+enum master_setting_type {
+	MASTER_TYPE_TEXT,
+	MASTER_TYPE_SECRET,
+	MASTER_TYPE_LOG, /* stdout, stderr, off or an absolute path */
+	MASTER_TYPE_LIST,
+	MASTER_TYPE_BOOL,
+	MASTER_TYPE_COUNT,
+	MASTER_TYPE_COUNT_AUTO,
+	MASTER_TYPE_SIZE,
+	MASTER_TYPE_DURATION,
+	MASTER_TYPE_ENUM,
+};
+
+struct master_setting {
+	const char *name;
+	enum master_setting_type type;
+	size_t offset; /* in struct master_options */
+	size_t bytes;  /* of the field */
+	const char *standard;
+	uint64_t min;
+	uint64_t max;
+	const char *unit;
+	const char *help;
+};
+
+extern const struct master_setting master_settings_table[MASTER_SETTINGS_COUNT];
+
+/* Weakest first. */
+enum master_source {
+	MASTER_SOURCE_DEFAULT = 0,
+	MASTER_SOURCE_FILE,
+	MASTER_SOURCE_ENVIRONMENT,
+	MASTER_SOURCE_FLAG,
+};
+
+struct master_origin {
+	enum master_source source;
+	const char *name; /* file, variable or flag; copied when kept */
+	unsigned line;	  /* of a file */
+};
+
+struct master_setting_value {
+	char *text;   /* as given; owned */
+	char *parts;  /* a list's items; owned */
+	char *origin; /* as people read it; owned */
+	enum master_source source;
+};
+
+struct master_settings {
+	struct master_options *options;
+	FILE *errors; /* who wants to know */
+	unsigned errors_count;
+	struct master_setting_value value[MASTER_SETTINGS_COUNT];
+};
+
+/* All defaults.  options and errors are borrowed. */
+void master_settings_init(struct master_settings *settings,
+    struct master_options *options, FILE *errors);
+/* The options' texts are gone with it. */
+void master_settings_fini(struct master_settings *settings);
+
+/* Set name to text from there, or say what is wrong with it. */
+void master_settings_set(struct master_settings *settings, const char *name,
+    const char *text, const struct master_origin *origin);
+
+/* NULL: no such setting. */
+const struct master_setting *master_settings_find(const char *name);
+/* The name that was probably meant, NULL when nothing is near. */
+const char *master_settings_nearest(const char *name);
+
+/* "booksd: name=value: need ... (from origin)", counted. */
+void master_settings_refuse(struct master_settings *settings,
+    enum master_setting_id id, const char *format, ...) SHM_PRINTF(3, 4);
+/* The same for what is not a value: "booksd: ..." */
+void master_settings_error(
+    struct master_settings *settings, const char *format, ...) SHM_PRINTF(2, 3);
+
+/* Every setting in the file's syntax, secrets masked. */
+void master_settings_dump(const struct master_settings *settings, FILE *out);
+/* Every setting with default, values and meaning. */
+void master_settings_help(FILE *out);
+
+#endif

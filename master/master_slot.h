@@ -1,0 +1,35 @@
+/*
+ * The place of a child process: which one is there, and when the next comes.
+ */
+#ifndef MASTER_SLOT_H
+#define MASTER_SLOT_H
+
+#include <sys/types.h>
+
+#include "shm/shm_base.h"
+
+struct master_slot {
+	pid_t pid;	     /* 0: none */
+	uint64_t started_us; /* of pid */
+	uint64_t start_us;   /* when to start the next one; 0: never */
+	uint32_t failures;   /* deaths in a row */
+};
+
+/* The pause after that many deaths in a row: none, then 100 ms doubling up to
+ * 30 s. */
+uint32_t master_slot_pause_ms(uint32_t failures);
+
+/* The slot's process is gone: plan the next one.  The pause in ms. */
+uint32_t master_slot_plan(struct master_slot *slot, uint64_t now_us);
+
+/* Signal the slot's process, if there is one. */
+void master_slot_kill(const struct master_slot *slot, int number);
+
+/* A wait(2) status in words: "exit code 1", "signal 11 (SIGSEGV), core
+ * dumped". */
+void master_slot_describe_death(int status, char *text, size_t bytes);
+
+/* Did the process say by its exit code that it would be the same next time? */
+bool master_slot_is_hopeless(int status);
+
+#endif
