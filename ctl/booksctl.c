@@ -1,0 +1,232 @@
+/*
+ * booksctl: look after the database of booksd.  Here: the table of commands,
+ * the global options and what is said when they make no sense.
+ */
+#include "config.h"
+
+#include <ctype.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "ctl/ctl.h"
+
+static int command_help(const struct ctl *ctl, int argc, char **argv);
+static int command_version(const struct ctl *ctl, int argc, char **argv);
+
+static const struct command {
+	const char *name;
+	int (*run)(const struct ctl *ctl, int argc, char **argv);
+	const char *usage; /* its arguments */
+	const char *help;
+} commands[] = {
+    {"export", ctl_export, "[FILE]", "write all books as CSV"},
+    {"help", command_help, "", "print this"},
+    {"import", ctl_import, "[--dry-run] [--allow-rejects=N] FILE",
+	"load books from CSV"},
+    {"migrate", ctl_migrate, "[--wait[=SECONDS]]",
+	"bring the tables up to date"},
+    {"version", command_version, "", "print the version"},
+};
+
+#define WORD_BYTES_MAX 32
+
+static size_t
+least(size_t a, size_t b, size_t c)
+{
+	size_t ab = a < b ? a : b;
+
+	return ab < c ? ab : c;
+}
+
+/* How many letters lie between two words (Levenshtein). */
+static size_t
+distance(const char *a, const char *b)
+{
+	size_t row[WORD_BYTES_MAX + 1], before, above;
+	size_t a_len = strlen(a), b_len = strlen(b);
+
+	if (a_len > WORD_BYTES_MAX || b_len > WORD_BYTES_MAX)
+		return WORD_BYTES_MAX;
+	for (size_t j = 0; j <= b_len; j++)
+		row[j] = j;
+	for (size_t i = 1; i <= a_len; i++) {
+		before = row[0]++;
+		for (size_t j = 1; j <= b_len; j++) {
+			above = row[j];
+			row[j] = least(row[j] + 1, row[j - 1] + 1,
+			    before + (a[i - 1] != b[j - 1]));
+			before = above;
+		}
+	}
+	return row[b_len];
+}
+
+static int
+command_unknown(const char *name)
+{
+	const struct command *nearest = NULL;
+	size_t best = 3, found;
+
+	for (size_t i = 0; i < SHM_ARRAY_LEN(commands); i++) {
+		found = distance(name, commands[i].name);
+		if (found < best) {
+			best = found;
+			nearest = &commands[i];
+		}
+	}
+	if (nearest != NULL)
+		return ctl_usage(
+		    "unknown command; did you mean %s?", nearest->name);
+	return ctl_usage("unknown command");
+}
+
+static const struct command *
+command_find(const char *name)
+{
+	for (size_t i = 0; i < SHM_ARRAY_LEN(commands); i++)
+		if (strcmp(commands[i].name, name) == 0)
+			return &commands[i];
+	return NULL;
+}
+
+static int
+command_help(const struct ctl *ctl, int argc, char **argv)
+{
+	char usage[64];
+
+	(void)ctl;
+	if (argc > 1)
+		return ctl_usage("%s takes no argument", argv[0]);
+	printf("usage: booksctl [-q] [-d CONNINFO] COMMAND [ARGUMENT ...]\n"
+	       "\n"
+	       "commands:\n");
+	for (size_t i = 0; i < SHM_ARRAY_LEN(commands); i++) {
+		snprintf(usage, sizeof(usage), "%s %s", commands[i].name,
+		    commands[i].usage);
+		printf("  %-45s %s\n", usage, commands[i].help);
+	}
+	printf("\n"
+	       "options:\n"
+	       "  -d CONNINFO: the database, a libpq connection string or URI\n"
+	       "  -q: no progress\n"
+	       "Without -d the database is BOOKS_DATABASE, else what the file\n"
+	       "named by BOOKS_DATABASE_FILE holds, else what libpq's own\n"
+	       "variables say.\n");
+	return EX_OK;
+}
+
+static int
+command_version(const struct ctl *ctl, int argc, char **argv)
+{
+	(void)ctl;
+	if (argc > 1)
+		return ctl_usage("%s takes no argument", argv[0]);
+	printf("booksctl %s, libpq %d.%d\n", PACKAGE_VERSION,
+	    PQlibVersion() / 10000, PQlibVersion() % 10000);
+	return EX_OK;
+}
+
+/* A password on the command line should not stay visible in ps(1). */
+static char *
+argument_take(char *argument)
+{
+	char *copy = strdup(argument);
+
+	if (copy != NULL)
+		memset(argument, 'x', strlen(argument));
+	return copy;
+}
+
+static int
+command_run(struct ctl *ctl, int argc, char **argv)
+{
+	const struct command *command = command_find(argv[0]);
+	int code;
+
+	if (command == NULL)
+		return command_unknown(argv[0]);
+	if (ctl->database == NULL) {
+		code = ctl_database_from_env(&ctl->database);
+		if (code != EX_OK)
+			return code;
+	}
+	optind = 0; /* getopt starts anew */
+	return command->run(ctl, argc, argv);
+}
+
+void
+ctl_say(const char *format, ...)
+{
+	va_list args;
+
+	fflush(stdout);
+	fputs("booksctl: ", stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+}
+
+int
+ctl_usage(const char *format, ...)
+{
+	va_list args;
+
+	fputs("booksctl: ", stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputs("\nbooksctl: booksctl help lists the commands,"
+	      " booksctl(1) explains them\n",
+	    stderr);
+	return EX_USAGE;
+}
+
+int
+ctl_usage_option(int argc, char **argv)
+{
+	int at = optind > 1 && optind <= argc ? optind - 1 : 1;
+
+	/* The value behind = is left out: it may be anything. */
+	return ctl_usage("%s: option %.*s is unknown or has a wrong value",
+	    argv[0], (int)strcspn(argv[at], "="), argv[at]);
+}
+
+int
+main(int argc, char **argv)
+{
+	static struct ctl ctl;
+	int option, code;
+
+	opterr = 0;
+	/* The + stops at the command, which has options of its own. */
+	while ((option = getopt(argc, argv, "+d:hqV")) != -1) {
+		switch (option) {
+		case 'd':
+			ctl.database = argument_take(optarg);
+			break;
+		case 'h':
+			return command_help(&ctl, 1, argv);
+		case 'q':
+			ctl.is_quiet = true;
+			break;
+		case 'V':
+			return command_version(&ctl, 1, argv);
+		default:
+			return ctl_usage("option -%c is unknown or has no"
+					 " value",
+			    isprint(optopt) ? optopt : '?');
+		}
+	}
+	if (optind == argc)
+		return ctl_usage("no command is given");
+	code = command_run(&ctl, argc - optind, argv + optind);
+	if (fflush(stdout) == EOF && code == EX_OK) {
+		ctl_say("cannot write to standard output");
+		code = EX_IOERR;
+	}
+	return code;
+}
