@@ -250,8 +250,9 @@ worker_conn_sent(struct worker_conn *conn, int res)
 	}
 	conn_deadline_of_state(conn);
 	if (conn->state == WORKER_CONN_STREAMING) {
-		worker_conn_stream_push(conn);
-		worker_db_resume(loop->db, &conn->call->query);
+		(void)worker_conn_stream_push(conn);
+		if (conn->call != NULL) /* dropped: no memory for rows */
+			worker_db_resume(loop->db, &conn->call->query);
 		return;
 	}
 	worker_conn_continue(conn);

@@ -311,6 +311,9 @@ link_send_setup(struct worker_db_link *link)
 	     PQenterPipelineMode(link->conn) == 1 &&
 	     PQsendQueryParams(link->conn,
 		 "SELECT set_config('statement_timeout', $1, false),"
+		 /* A list has no statement timeout: without this one its
+		  * session would wait for a lock after we closed it. */
+		 " set_config('lock_timeout', $1, false),"
 		 " set_config('TimeZone', 'UTC', false),"
 		 " set_config('DateStyle', 'ISO', false)",
 		 1, NULL, values, NULL, NULL, 0) == 1;

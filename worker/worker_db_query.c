@@ -71,7 +71,7 @@ db_query_list(struct worker_db *db, const struct worker_db_query *query)
 enum db_error
 db_error_kind(const char *sqlstate)
 {
-	if (strcmp(sqlstate, "57014") == 0)
+	if (strcmp(sqlstate, "57014") == 0 || strcmp(sqlstate, "55P03") == 0)
 		return DB_ERROR_TIMEOUT;
 	if (strcmp(sqlstate, "26000") == 0 || strcmp(sqlstate, "0A000") == 0 ||
 	    strcmp(sqlstate, "25006") == 0)
