@@ -311,7 +311,7 @@ row_reject_errors(struct import *import, const struct api_book_errors *errors)
 static int
 row_read(struct import *import)
 {
-	struct api_book_errors errors;
+	struct api_book_errors errors = {{NULL}};
 	struct api_book book;
 	json_t *document;
 	char why[64];

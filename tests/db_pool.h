@@ -1,11 +1,9 @@
 /*
- * A pool of worker_db under test, a poll(2) loop for it, and queries that
+ * A pool of worker_db under test, a loop for it, and queries that
  * remember how they ended.
  */
 #ifndef TESTS_DB_POOL_H
 #define TESTS_DB_POOL_H
-
-#include <poll.h>
 
 #include "tests/db_server.h"
 #include "worker/worker_db.h"
@@ -23,7 +21,9 @@ extern const char table_sql[];
 struct pool {
 	struct worker_db *db;
 	struct worker_db_options options;
-	struct pollfd fds[LINKS_MAX + 1];
+	int epoll_fd;
+	int fds[LINKS_MAX + 1]; /* -1: not watched */
+	uint32_t events[LINKS_MAX + 1];
 	bool is_available;
 	uint32_t connections;
 	uint32_t state_calls;

@@ -5,6 +5,7 @@ Method: the real binary without a database (GET / needs none), under a load of
 connection that was established must get its answer, the exit code is 0, and
 what is still open at drain_timeout is cut and said.
 """
+import os
 import signal
 import socket
 import threading
@@ -129,6 +130,18 @@ for backend in t.backends():
                 time.sleep(0.1)
                 t.equal(server.stop(), 0, "exit code")
                 t.equal(len(server.errors("drain_timeout")), 1, "events")
+
+    with t.case(f"{backend}: TERM to the whole group drains as well"):
+        with t.Booksd(settings(backend, drain_delay="800ms")) as server:
+            with server.raw() as client:
+                t.equal(client.request("GET", "/").status, 200, "status")
+                for pid in server.worker_pids():
+                    os.kill(pid, signal.SIGTERM)
+                time.sleep(0.2)
+                server.send_signal(signal.SIGTERM)
+                time.sleep(0.2)
+                t.equal(client.request("GET", "/").status, 200, "status")
+            t.equal(server.wait(), 0, "exit code")
 
     with t.case(f"{backend}: a unix listener drains as well and its name "
                 "goes away"):

@@ -6,6 +6,7 @@ worker wait for a reader.
 Method: the real binary with its logs in files and pipes; requests with hostile
 bytes and lengths; pipes that are read late, slowly or never.
 """
+import atexit
 import contextlib
 import fcntl
 import json
@@ -32,6 +33,7 @@ ACCESS_KEYS = ["time", "level", "message", "request_id", "trace_root",
 LINE_BYTES_MAX = 4096
 scratch = tempfile.mkdtemp(prefix="booksd-log-", dir="/tmp")
 os.chmod(scratch, 0o755)
+atexit.register(shutil.rmtree, scratch, ignore_errors=True)
 
 
 def text_of(path):
@@ -403,5 +405,4 @@ def _():
             os.close(reader)
 
 
-shutil.rmtree(scratch, ignore_errors=True)
 t.done()

@@ -6,6 +6,7 @@ Method: the real binary, mostly without a database (GET / and /livez need
 none); processes are killed, stopped and orphaned from outside, and /proc, the
 log and the exit code have to agree about what became of them.
 """
+import atexit
 import contextlib
 import os
 import pwd
@@ -26,6 +27,7 @@ OK, USAGE, NOUSER, UNAVAILABLE, OSERR, CANTCREAT, NOPERM, CONFIG = (
     0, 64, 67, 69, 71, 73, 77, 78)
 scratch = tempfile.mkdtemp(prefix="booksd-master-", dir="/tmp")
 os.chmod(scratch, 0o755)
+atexit.register(shutil.rmtree, scratch, ignore_errors=True)
 
 
 def run(*args, env=None, seconds=20, **popen):
@@ -693,5 +695,4 @@ def _():
             process.kill()
 
 
-shutil.rmtree(scratch, ignore_errors=True)
 t.done()

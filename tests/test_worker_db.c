@@ -4,7 +4,7 @@
  * of others, and a database that is away, slow, locked, killed or stopped
  * costs a bounded time.
  * Method: a PostgreSQL server of the test's own, the real statements on a
- * table made here (with triggers that fail on purpose), and a small poll(2)
+ * table made here (with triggers that fail on purpose), and a small
  * loop that also checks how the pool asks for descriptors to be watched.
  * What the pool reports is compared with what a connection beside it sees.
  */
@@ -16,7 +16,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -431,7 +433,7 @@ a_closed_pool_ends_every_query(void **state)
 }
 
 static void
-a_name_is_looked_up_and_a_silent_address_is_passed_over(void **state)
+names_are_looked_up_and_bad_addresses_passed_over(void **state)
 {
 	struct pool pool;
 	int listener, port = free_port(&listener);
@@ -446,11 +448,58 @@ a_name_is_looked_up_and_a_silent_address_is_passed_over(void **state)
 	pool_prepare(&pool, 4,
 	    pool_conninfo(
 		"hostaddr=127.0.0.1,127.0.0.1 port=%d,%d", port, server.port));
-	pool.options.connect_timeout_ms = 200;
+	pool.options.connect_timeout_ms = 500;
 	pool_begin(&pool);
 	pool_until(&pool, pool.connections == 4);
 	get_is_ok(&pool);
 	pool_close(&pool);
+	close(listener);
+}
+
+/* A server that is starting up: it says so to whoever connects. */
+static pid_t
+starting_server(int listener)
+{
+	static const char error[] = "E\0\0\0\x1a"
+				    "SFATAL\0VFATAL\0C57P03\0\0";
+	char startup[1000];
+	pid_t pid = fork();
+
+	assert_int_not_equal(pid, -1);
+	if (pid != 0)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;) {
+		int fd = accept(listener, NULL, NULL);
+
+		if (read(fd, startup, sizeof(startup)) <= 0 ||
+		    write(fd, error, sizeof(error) - 1) == -1)
+			_exit(1);
+		close(fd);
+	}
+}
+
+static void
+a_server_that_is_starting_up_is_passed_over_in_one_connect(void **state)
+{
+	struct pool pool;
+	int listener, port = free_port(&listener);
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(listen(listener, 64), 0);
+	pid = starting_server(listener);
+	pool_prepare(&pool, 2,
+	    pool_conninfo("hostaddr=127.0.0.1,127.0.0.1 port=%d,%d"
+			  " sslmode=disable",
+		port, server.port));
+	pool.options.connect_timeout_ms = 2 * WAIT_MS_MAX;
+	pool_begin(&pool);
+	pool_until(&pool, pool.connections == 2);
+	get_is_ok(&pool);
+	pool_close(&pool);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
 	close(listener);
 }
 
@@ -524,8 +573,9 @@ main(void)
 	    cmocka_unit_test(a_cancelled_query_ends_once_without_rows),
 	    cmocka_unit_test(done_may_submit_the_next_query_or_the_same_one),
 	    cmocka_unit_test(a_closed_pool_ends_every_query),
+	    cmocka_unit_test(names_are_looked_up_and_bad_addresses_passed_over),
 	    cmocka_unit_test(
-		a_name_is_looked_up_and_a_silent_address_is_passed_over),
+		a_server_that_is_starting_up_is_passed_over_in_one_connect),
 	    cmocka_unit_test(
 		a_name_that_does_not_exist_is_a_database_that_is_away),
 	    cmocka_unit_test(

@@ -47,10 +47,9 @@ a_list_on_a_stale_link_begins_again_on_a_new_one(void **state)
 }
 
 static void
-a_list_is_paused_resumed_and_leaves_the_link_as_it_was(void **state)
+a_list_is_paused_and_resumed_while_others_go_on(void **state)
 {
 	struct pool pool;
-	PGconn *locker;
 	struct query *list = &queries[0];
 
 	(void)state;
@@ -59,10 +58,7 @@ a_list_is_paused_resumed_and_leaves_the_link_as_it_was(void **state)
 	      " 'many-' || i, i, 't', now(), now(), 1"
 	      " FROM generate_series(1, %d) i",
 	    STREAM_ROWS);
-	pool_prepare(&pool, 2, pool_conninfo("host=%s", server.dir));
-	pool.options.statement_timeout_ms = 2000;
-	pool_begin(&pool);
-	pool_until(&pool, pool.connections == 2);
+	pool_open(&pool, 2);
 	submit_list(&pool, list, 1000);
 	pool_until(&pool, list->rows == 1000);
 	for (int i = 0; i < 200; i++) {
@@ -82,13 +78,31 @@ a_list_is_paused_resumed_and_leaves_the_link_as_it_was(void **state)
 	pool_until(&pool, list->done);
 	assert_int_equal(list->outcome, API_DB_OK);
 	assert_int_equal(list->rows, STREAM_ROWS + 100);
-	/* Both links serve again, and with the statement timeout. */
-	pool_until(&pool, pool.connections == 2);
+	pool_close(&pool);
+}
+
+static void
+after_a_list_the_statement_timeout_is_back(void **state)
+{
+	struct pool pool;
+	PGconn *locker;
+	int pid;
+
+	(void)state;
+	pool_prepare(&pool, 1, pool_conninfo("host=%s", server.dir));
+	pool.options.statement_timeout_ms = 500;
+	pool_begin(&pool);
+	pool_until(&pool, pool.connections == 1);
+	pid = admin_int("SELECT pid " BACKENDS);
+	submit_list(&pool, &queries[0], 0);
+	pool_until(&pool, queries[0].done);
+	assert_int_equal(queries[0].outcome, API_DB_OK);
 	locker = lock_table();
-	for (int i = 0; i < 2; i++)
-		submit_get(&pool, &queries[i], "isbn-1");
-	pool_until(&pool, done_count(queries, 2) == 2);
-	assert_int_equal(outcome_count(queries, 2, API_DB_TIMEOUT), 2);
+	submit_get(&pool, &queries[0], "isbn-1");
+	pool_until(&pool, queries[0].done);
+	assert_int_equal(queries[0].outcome, API_DB_TIMEOUT);
+	/* The server ended it, not the link's loss. */
+	assert_int_equal(admin_int("SELECT pid " BACKENDS), pid);
 	PQfinish(locker);
 	pool_close(&pool);
 }
@@ -154,8 +168,8 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(a_list_on_a_stale_link_begins_again_on_a_new_one),
-	    cmocka_unit_test(
-		a_list_is_paused_resumed_and_leaves_the_link_as_it_was),
+	    cmocka_unit_test(a_list_is_paused_and_resumed_while_others_go_on),
+	    cmocka_unit_test(after_a_list_the_statement_timeout_is_back),
 	    cmocka_unit_test(a_cancelled_list_closes_its_connection_only),
 	    cmocka_unit_test(
 		a_list_whose_backend_is_killed_ends_and_never_repeats_a_row),

@@ -45,8 +45,8 @@ struct worker_options {
  * Serve until told to stop.  In a child of the master, after the privilege
  * drop.  Returns the process's exit code (sysexits.h).
  *	SIGTERM, SIGQUIT  drain: after drain_delay accept no more, answer what
- *	                  is in flight, end within drain_timeout; a second one
- *	                  ends at once
+ *	                  is in flight, end within drain_timeout; repeats are
+ *	                  ignored
  *	SIGINT            end at once
  *	SIGUSR1           reopen logs
  */

@@ -196,10 +196,10 @@ min_u64(uint64_t a, uint64_t b)
 static void
 drain_begin(struct worker_loop *loop)
 {
-	if (loop->phase != WORKER_SERVING) { /* a second TERM */
-		loop->phase = WORKER_STOPPED;
+	/* Service managers signal the whole group and the master passes its
+	 * own TERM on: a repeat is the same news.  Haste comes as SIGINT. */
+	if (loop->phase != WORKER_SERVING)
 		return;
-	}
 	loop->phase = WORKER_DRAIN_DELAY;
 	loop->phase_us = loop->now_us + loop->options->drain_delay_ms * 1000ull;
 	loop->stop_us =
