@@ -10,8 +10,9 @@
 #include "worker/worker_conn.h"
 #include "worker/worker_log.h"
 
-#define WORKER_CALL_TEXT_MAX 1536 /* of log fields kept; longer ones are cut \
-				   */
+#define WORKER_CALL_TEXT_MAX                            \
+	1536 /* of log fields kept; longer ones are cut \
+	      */
 
 struct worker_call {
 	struct worker_call *next; /* in the free list */

@@ -55,8 +55,8 @@ struct worker_conn {
 	struct worker_chunked chunked;
 	uint64_t progress_us; /* when the client last took bytes of flight */
 	uint32_t unsent;      /* as it was then */
-	uint64_t linger_us; /* lingering ends at the latest */
-	char remote[46];    /* address, "" for a unix socket */
+	uint64_t linger_us;   /* lingering ends at the latest */
+	char remote[46];      /* address, "" for a unix socket */
 };
 
 /* ---- worker_loop.c calls these */
