@@ -131,6 +131,29 @@ for backend in t.backends():
                 t.equal(server.stop(), 0, "exit code")
                 t.equal(len(server.errors("drain_timeout")), 1, "events")
 
+    with t.case(f"{backend}: clients beyond connections_max wait, also at a "
+                "second listener, and a drain serves them"):
+        port = t.free_port()
+        with t.Booksd(settings(backend, workers=1, connections_max=16,
+                               listen=[f"127.0.0.1:{port}",
+                                       f"127.0.0.2:{port}"])) as server:
+            open_ones = [server.raw() for _ in range(16)]
+            for client in open_ones:
+                t.equal(client.request("GET", "/").status, 200, "status")
+            waiting = [server.raw(), t.Raw(("127.0.0.2", port)),
+                       server.raw()]
+            for client in waiting:
+                client.send(t.make_request("GET", "/"))
+                t.check(not client.is_closed(0.2), "it waits")
+            server.send_signal(signal.SIGTERM)
+            time.sleep(0.6)
+            for client in open_ones:
+                client.close()
+            for client in waiting:
+                t.equal(client.read_response().status, 200, "status")
+                client.close()
+            t.equal(server.wait(), 0, "exit code")
+
     with t.case(f"{backend}: TERM to the whole group drains as well"):
         with t.Booksd(settings(backend, drain_delay="800ms")) as server:
             with server.raw() as client:

@@ -500,12 +500,48 @@ def test_send_timeout(pg, server, backend):
             t.equal(streams(pg), 1, "streams after 4 s at 100 KiB/s")
 
 
+def slow_rows(pg):
+    """A database whose rows take 10 ms each: its conninfo."""
+    conninfo = fill(pg, "slowly", 120)
+    pg.sql("ALTER TABLE book RENAME TO book_real;"
+           " CREATE FUNCTION slowly() RETURNS boolean LANGUAGE plpgsql"
+           " VOLATILE AS $$ BEGIN PERFORM pg_sleep(0.01); RETURN true; END $$;"
+           " CREATE VIEW book AS SELECT * FROM book_real WHERE slowly();"
+           " GRANT ALL ON book, book_real TO PUBLIC", "slowly")
+    # In the order of the index: a sort would give all rows at once.
+    pg.sql("ALTER DATABASE slowly SET enable_seqscan = off;"
+           " ALTER DATABASE slowly SET enable_sort = off;"
+           " ALTER DATABASE slowly SET enable_bitmapscan = off",
+           "slowly")
+    return conninfo
+
+
+def test_slow_rows(server, backend):
+    for what, act in (
+            ("the next request", lambda raw: raw.send(
+                b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")),
+            ("a part of a request", lambda raw: raw.send(b"G")),
+            ("the end of its side", lambda raw: raw.half_close())):
+        with t.case(f"{backend}: {what} in the middle of a list leaves its "
+                    "chunks whole"):
+            with server.raw(20) as raw:
+                raw.send(b"GET /books HTTP/1.1\r\nHost: a\r\n\r\n")
+                time.sleep(0.6)
+                act(raw)
+                answer = raw.read_response()
+                t.equal(answer.status, 200, f"status: {answer.text()[:200]}")
+                t.equal(len(answer.json()), 120, "books")
+                if what == "the next request":
+                    t.equal(raw.read_response().status, 200, "the next one")
+
+
 def main():
     with t.Postgres({"max_wal_size": "4GB", "shared_buffers": "128MB",
                      "maintenance_work_mem": "256MB",
                      "wal_level": "minimal", "max_wal_senders": 0}) as pg:
         middle = fill(pg, "middle", ROWS)
         big = fill(pg, "big", BIG_ROWS)
+        slowly = slow_rows(pg)
         for backend in t.backends():
             settings = {"io_backend": backend, "workers": 1,
                         "database_connections": 4,
@@ -513,6 +549,10 @@ def main():
             with t.Booksd({"database": pg.conninfo, **settings},
                           wait="readyz") as server:
                 test_small(pg, server, backend)
+            with t.Booksd({"database": slowly, **settings,
+                           "migrate_on_start": "off"},
+                          wait="readyz") as server:
+                test_slow_rows(server, backend)
             with t.Booksd({"database": big, **settings},
                           wait="readyz") as server:
                 test_million(server, backend)

@@ -185,6 +185,29 @@ conn_send_is_stalled(struct worker_conn *conn)
 	return false;
 }
 
+/* What was written of a stream becomes a whole chunk. */
+static void
+chunk_close(struct worker_conn *conn)
+{
+	static const char hex[] = "0123456789abcdef";
+	char *prefix = conn->out.data + conn->chunk_at;
+	size_t bytes;
+
+	if (!conn->chunk_open || conn->out.failed)
+		return;
+	conn->chunk_open = false;
+	bytes = conn->out.len - conn->chunk_at - CHUNK_PREFIX;
+	if (bytes == 0) { /* a chunk of no bytes would be the last one */
+		conn->out.len = conn->chunk_at;
+		return;
+	}
+	SHM_ASSERT(bytes < 1u << 24);
+	for (int i = 5; i >= 0; i--, bytes >>= 4)
+		prefix[i] = hex[bytes & 15];
+	memcpy(prefix + 6, "\r\n", 2);
+	api_buf_bytes(&conn->out, "\r\n", 2);
+}
+
 static void
 conn_flush(struct worker_conn *conn)
 {
@@ -192,7 +215,10 @@ conn_flush(struct worker_conn *conn)
 		conn_drop(conn);
 		return;
 	}
-	if (conn->sending || conn->out.len == 0)
+	if (conn->sending)
+		return;
+	chunk_close(conn); /* whoever asks: half a chunk never leaves */
+	if (conn->out.len == 0)
 		return;
 	conn->flight = conn->out;
 	conn->out = (struct api_buf){0};
@@ -356,37 +382,13 @@ worker_conn_stream_buf(struct worker_conn *conn)
 	return &conn->out;
 }
 
-static void
-chunk_close(struct worker_conn *conn)
-{
-	static const char hex[] = "0123456789abcdef";
-	char *prefix = conn->out.data + conn->chunk_at;
-	size_t bytes;
-
-	if (!conn->chunk_open || conn->out.failed)
-		return;
-	conn->chunk_open = false;
-	bytes = conn->out.len - conn->chunk_at - CHUNK_PREFIX;
-	if (bytes == 0) { /* a chunk of no bytes would be the last one */
-		conn->out.len = conn->chunk_at;
-		return;
-	}
-	SHM_ASSERT(bytes < 1u << 24);
-	for (int i = 5; i >= 0; i--, bytes >>= 4)
-		prefix[i] = hex[bytes & 15];
-	memcpy(prefix + 6, "\r\n", 2);
-	api_buf_bytes(&conn->out, "\r\n", 2);
-}
-
 bool
 worker_conn_stream_push(struct worker_conn *conn)
 {
 	if (conn->sending)
 		return conn->out.len < STREAM_HIGH_BYTES;
-	if (conn->out.len >= STREAM_HIGH_BYTES || conn->out.failed) {
-		chunk_close(conn);
+	if (conn->out.len >= STREAM_HIGH_BYTES || conn->out.failed)
 		conn_flush(conn);
-	}
 	return true;
 }
 
@@ -762,7 +764,6 @@ worker_conn_timeout(struct worker_conn *conn)
 			conn_drop(conn);
 			return;
 		}
-		chunk_close(conn);
 		conn_flush(conn);
 		return;
 	case WORKER_CONN_LAST:

@@ -55,18 +55,28 @@ worker_loop_conn_closed(struct worker_loop *loop, uint32_t slot)
 	shm_board_set(loop->block->connections, loop->open_count);
 }
 
+/* No place is left: what another listener has queued stays queued. */
+static void
+accept_disarm(struct worker_loop *loop)
+{
+	for (uint32_t i = 0; i < loop->options->listeners_count; i++) {
+		if (loop->accept_armed[i])
+			io_accept_stop(loop->io, i);
+		loop->accept_armed[i] = false;
+	}
+}
+
 static void
 conn_accept(struct worker_loop *loop, int fd)
 {
 	uint32_t slot;
 
-	if (loop->free_count == 0) { /* two listeners, one place */
-		close(fd);
-		return;
-	}
+	SHM_ASSERT(loop->free_count > 0);
 	slot = loop->free_slot[--loop->free_count];
 	loop->open_count++;
 	shm_board_set(loop->block->connections, loop->open_count);
+	if (loop->free_count == 0)
+		accept_disarm(loop);
 	worker_conn_open(loop, slot, fd);
 }
 
@@ -234,20 +244,28 @@ listener_freeze(int fd)
 static void
 drain_listeners(struct worker_loop *loop)
 {
-	for (uint32_t i = 0; i < loop->options->listeners_count; i++) {
-		int fd = loop->options->listener_fd[i], conn_fd;
+	accept_disarm(loop);
+	for (uint32_t i = 0; i < loop->options->listeners_count; i++)
+		listener_freeze(loop->options->listener_fd[i]);
+}
 
-		io_accept_stop(loop->io, i);
-		loop->accept_armed[i] = false;
-		listener_freeze(fd);
-		while (loop->free_count > 0) {
-			conn_fd = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
-			if (conn_fd >= 0)
-				conn_accept(loop, conn_fd);
-			else if (errno != EINTR && errno != ECONNABORTED)
-				break;
-		}
+/* Take what is queued, as far as there are places; true when none is left. */
+static bool
+drain_queues(struct worker_loop *loop)
+{
+	for (uint32_t i = 0; i < loop->options->listeners_count; i++) {
+		int fd;
+
+		do {
+			if (loop->free_count == 0)
+				return false;
+			fd = accept4(loop->options->listener_fd[i], NULL, NULL,
+			    SOCK_CLOEXEC);
+			if (fd >= 0)
+				conn_accept(loop, fd);
+		} while (fd >= 0 || errno == EINTR || errno == ECONNABORTED);
 	}
+	return true;
 }
 
 static void
@@ -273,7 +291,8 @@ drain_tick(struct worker_loop *loop)
 		loop->phase = WORKER_DRAIN_IDLE;
 	if (loop->phase == WORKER_DRAIN_IDLE)
 		drain_idle(loop);
-	if (loop->phase >= WORKER_DRAINING && loop->open_count == 0)
+	if (loop->phase >= WORKER_DRAINING && drain_queues(loop) &&
+	    loop->open_count == 0)
 		loop->phase = WORKER_STOPPED;
 	if (loop->now_us >= loop->stop_us) {
 		worker_log(WORKER_LOG_WARN, "drain_timeout",
@@ -482,6 +501,7 @@ loop_tick(struct worker_loop *loop)
 	uint64_t wait_us;
 
 	wait_us = worker_timer_run(loop->timer, loop->now_us);
+	worker_db_flush(loop->db);
 	wait_us = min_u64(wait_us, worker_db_tick(loop->db, loop->now_us));
 	wait_us = min_u64(wait_us, drain_tick(loop));
 	accept_arm(loop);
@@ -491,7 +511,7 @@ loop_tick(struct worker_loop *loop)
 		wait_us = min_u64(wait_us, worker_db_is_available(loop->db)
 					       ? SERVED_POLL_US
 					       : UINT64_MAX);
-	worker_db_flush(loop->db);
+	worker_db_flush(loop->db); /* what the tick's endings asked for */
 	shm_board_set(loop->block->requests, loop->requests);
 	shm_board_set(loop->block->log_dropped, worker_log_dropped());
 	return min_u64(wait_us, worker_log_flush(loop->now_us));
