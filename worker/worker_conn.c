@@ -21,7 +21,9 @@
  * LIMITS
  *   backlog   bytes behind a request: a full head and a page, then receiving
  *             stops and TCP holds the client back
- *   out       64 KiB of unsent answers: then no further request is started
+ *   out       16 KiB of unsent answers behind those being sent: then no
+ *             further request is started (a client that pipelines and does
+ *             not read costs this and no more)
  *   memory    WORKER_HELD_BYTES_MAX for all connections: then 503 and close
  */
 #include "config.h"
@@ -36,7 +38,7 @@
 #include "worker/worker_call.h"
 #include "worker/worker_conn.h"
 
-#define OUT_HIGH_BYTES	  (64u << 10)
+#define OUT_HIGH_BYTES	  (16u << 10) /* no further request is started */
 #define STREAM_HIGH_BYTES (16u << 10) /* a chunk leaves, or rows pause */
 #define BACKLOG_SLACK	  4096u
 /* Receives already completed when receiving was stopped: io's whole ring. */
