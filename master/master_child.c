@@ -52,10 +52,15 @@ copy_environment(void)
 	for (size_t i = 0; i < count; i++) {
 		copy[i] = strdup(environ[i]);
 		if (copy[i] == NULL)
-			return false;
+			goto free_copy;
 	}
 	environ = copy;
 	return true;
+free_copy:
+	for (size_t i = 0; copy[i] != NULL; i++)
+		free(copy[i]);
+	free(copy);
+	return false;
 }
 
 void

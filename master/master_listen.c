@@ -202,7 +202,7 @@ add(struct master_listen *listen, int fd)
 static void
 name_tcp(struct master_listener *listener)
 {
-	struct sockaddr_storage storage;
+	struct sockaddr_storage storage = {0};
 	socklen_t len = sizeof(storage);
 	char host[64], port[8];
 

@@ -316,8 +316,10 @@ read_option(struct master_settings *settings, char *text,
 {
 	static const struct master_origin origin = {
 	    MASTER_SOURCE_FLAG, "-o", 0};
-	char *equals = strchr(text, '=');
+	char *equals;
 
+	SHM_ASSERT(text != NULL); /* getopt's argument */
+	equals = strchr(text, '=');
 	if (equals == NULL || equals == text) {
 		master_settings_error(settings, "-o %s: need KEY=VALUE", text);
 		command->exit_code = EX_USAGE;

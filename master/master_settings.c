@@ -49,6 +49,7 @@ must_copy(const char *text)
 
 /* ---- messages */
 
+SHM_PRINTF(2, 0)
 static void
 say(struct master_settings *settings, const char *format, va_list args)
 {
@@ -79,6 +80,7 @@ print_safely(FILE *out, const char *text)
 	}
 }
 
+SHM_PRINTF(5, 0)
 static void
 refuse(struct master_settings *settings, const struct master_setting *setting,
     const char *text, const char *origin, const char *format, va_list args)
@@ -105,8 +107,8 @@ master_settings_refuse(struct master_settings *settings,
 	va_end(args);
 }
 
-static void
-refuse_text(struct master_settings *settings,
+SHM_PRINTF(5, 6)
+static void refuse_text(struct master_settings *settings,
     const struct master_setting *setting, const char *text, const char *origin,
     const char *format, ...)
 {
@@ -365,7 +367,8 @@ void
 master_settings_init(struct master_settings *settings,
     struct master_options *options, FILE *errors)
 {
-	static const struct master_origin origin = {MASTER_SOURCE_DEFAULT};
+	static const struct master_origin origin = {
+	    .source = MASTER_SOURCE_DEFAULT};
 
 	*options = (struct master_options){.user = NULL};
 	*settings =

@@ -187,7 +187,7 @@ child_died(struct supervisor *supervisor, struct master_slot *slot, pid_t pid,
 	uint64_t alive_ms = (now_us - slot->started_us) / 1000;
 	bool is_worker = slot != &supervisor->migrate;
 	const char *event = is_worker ? "worker_died" : "migrate_died";
-	struct worker_log_field number = LOG_END;
+	struct worker_log_field number;
 	char cause[64];
 
 	if (is_worker)

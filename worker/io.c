@@ -9,6 +9,7 @@
 
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 
 #include <errno.h>
 #include <stdio.h>
@@ -143,6 +144,16 @@ io_shutdown_send(struct io *io, uint32_t slot)
 {
 	SHM_ASSERT(slot < io->slots_count);
 	io->back->shutdown_send(io, slot);
+}
+
+void
+io_reset(struct io *io, uint32_t slot)
+{
+	const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+
+	SHM_ASSERT(slot < io->slots_count);
+	/* Dissolving the association sends RST at once (connect(2)). */
+	(void)connect(io->back->fd(io, slot), &nobody, sizeof(nobody));
 }
 
 void

@@ -102,6 +102,9 @@ void io_send(struct io *io, uint32_t slot, const void *data, size_t len);
 uint32_t io_unsent(struct io *io, uint32_t slot);
 /* shutdown(2) of the sending side: the client sees the end of the answer. */
 void io_shutdown_send(struct io *io, uint32_t slot);
+/* Break a TCP connection: the client sees an error, not an end.  io_close()
+ * is still to be called. */
+void io_reset(struct io *io, uint32_t slot);
 void io_close(struct io *io, uint32_t slot);
 
 /* Watch fd for events (POLLIN, POLLOUT) until changed; 0: stop watching, to be

@@ -76,7 +76,8 @@ struct io_epoll {
 	struct epoll_done *done;
 	uint32_t done_count;
 	uint32_t done_max;
-	int listener_fd[IO_LISTENERS_MAX]; /* -1: not armed */
+	int listener_fd[IO_LISTENERS_MAX];   /* -1: not armed */
+	int accept_failed[IO_LISTENERS_MAX]; /* errno to be delivered, or 0 */
 	struct epoll_poller poller[IO_POLLERS_MAX];
 	char receive[RECEIVE_BYTES];
 };
@@ -124,7 +125,7 @@ epoll_accept(struct io *io, uint32_t listener, int fd)
 	if (epoll_ctl(ep->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0)
 		ep->listener_fd[listener] = fd;
 	else
-		SHM_ASSERT(errno == ENOMEM || errno == ENOSPC);
+		ep->accept_failed[listener] = errno;
 }
 
 static void
@@ -136,6 +137,24 @@ epoll_accept_stop(struct io *io, uint32_t listener)
 		return;
 	epoll_ctl(ep->epoll_fd, EPOLL_CTL_DEL, ep->listener_fd[listener], NULL);
 	ep->listener_fd[listener] = -1;
+}
+
+/* Listeners that could not be watched: the consumer tries again. */
+static int
+accept_failed_deliver(struct io_epoll *ep)
+{
+	int called = 0;
+
+	for (uint32_t i = 0; i < IO_LISTENERS_MAX; i++) {
+		int error = ep->accept_failed[i];
+
+		ep->accept_failed[i] = 0;
+		if (error == 0)
+			continue;
+		ep->io.events->accepted(ep->io.owner, i, -error);
+		called++;
+	}
+	return called;
 }
 
 static void
@@ -414,6 +433,7 @@ epoll_turn(struct io *io, uint64_t wait_us)
 		return errno == EINTR ? 0 : -errno;
 	if (io->events->woke != NULL)
 		io->events->woke(io->owner);
+	called += accept_failed_deliver(ep);
 	called += done_deliver(ep);
 	called += readable_deliver(ep);
 	for (int i = 0; i < count; i++)

@@ -98,6 +98,9 @@ conn_drop(struct worker_conn *conn)
 
 	if (conn->state == WORKER_CONN_CLOSING)
 		return;
+	/* An answer that ends with the connection must not end cleanly. */
+	if (conn->state == WORKER_CONN_STREAMING && conn->minor == 0)
+		io_reset(loop->io, conn->slot);
 	worker_call_leave(&conn->call);
 	conn->state = WORKER_CONN_CLOSING;
 	worker_timer_set(loop->timer, conn->slot, WORKER_TIMER_NEVER);
@@ -137,6 +140,22 @@ conn_linger(struct worker_conn *conn)
 }
 
 /* ---- sending */
+
+static void
+flight_free(struct worker_conn *conn)
+{
+	conn->loop->unsent_bytes -= conn->flight.cap;
+	worker_out_end(conn->loop, &conn->flight);
+}
+
+/* How much may wait behind a flight: less when many clients do not read. */
+static size_t
+out_high(const struct worker_loop *loop)
+{
+	return loop->unsent_bytes < WORKER_HELD_BYTES_MAX / 2
+		   ? OUT_HIGH_BYTES
+		   : WORKER_OUT_BYTES / 2;
+}
 
 /*
  * A send ends when the kernel has room for all of it, which may be megabytes
@@ -213,16 +232,16 @@ chunk_close(struct worker_conn *conn)
 static void
 conn_flush(struct worker_conn *conn)
 {
+	if (!conn->sending)
+		chunk_close(conn); /* whoever asks: half one never leaves */
 	if (conn->out.failed) {
 		conn_drop(conn);
 		return;
 	}
-	if (conn->sending)
-		return;
-	chunk_close(conn); /* whoever asks: half a chunk never leaves */
-	if (conn->out.len == 0)
+	if (conn->sending || conn->out.len == 0)
 		return;
 	conn->flight = conn->out;
+	conn->loop->unsent_bytes += conn->flight.cap;
 	conn->out = (struct api_buf){0};
 	conn->flight_sent = 0;
 	conn_send(conn);
@@ -271,7 +290,7 @@ worker_conn_sent(struct worker_conn *conn, int res)
 		return;
 	}
 	conn->sending = false;
-	worker_out_end(loop, &conn->flight);
+	flight_free(conn);
 	if (conn->state == WORKER_CONN_LAST && conn->out.len == 0) {
 		conn_linger(conn);
 		return;
@@ -295,7 +314,11 @@ conn_next(struct worker_conn *conn)
 	conn->loop->requests++;
 	conn->state = conn->keep_alive ? WORKER_CONN_READING : WORKER_CONN_LAST;
 	conn->head_started = false;
-	conn_deadline_of_state(conn);
+	if (conn_waits_for_send(conn)) /* a new request is no progress of it */
+		conn_deadline(
+		    conn, conn->loop->options->send_timeout_ms / SEND_LOOKS);
+	else
+		conn_deadline_of_state(conn);
 }
 
 void
@@ -564,7 +587,8 @@ conn_advance(struct worker_conn *conn, struct api_slice bytes, bool *more)
 {
 	size_t used = 0;
 
-	while (used < bytes.len && !*more && conn->out.len < OUT_HIGH_BYTES) {
+	while (used < bytes.len && !*more &&
+	       conn->out.len < out_high(conn->loop)) {
 		struct api_slice rest = {bytes.data + used, bytes.len - used};
 
 		if (conn->state == WORKER_CONN_READING)
@@ -703,7 +727,7 @@ worker_conn_received(struct worker_conn *conn, int res, const char *data)
 static void
 remote_text(int fd, char text[46])
 {
-	struct sockaddr_storage addr;
+	struct sockaddr_storage addr = {0};
 	socklen_t len = sizeof(addr);
 	const void *from = NULL;
 
@@ -735,7 +759,7 @@ void
 worker_conn_closed(struct worker_conn *conn)
 {
 	SHM_ASSERT(conn->state == WORKER_CONN_CLOSING);
-	worker_out_end(conn->loop, &conn->flight);
+	flight_free(conn);
 	conn->sending = false;
 	conn->state = WORKER_CONN_FREE;
 	worker_loop_conn_closed(conn->loop, conn->slot);

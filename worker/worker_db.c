@@ -399,6 +399,15 @@ worker_db_flush(struct worker_db *db)
 }
 
 uint64_t
+worker_db_wait(const struct worker_db *db, uint64_t now_us)
+{
+	if (db->ended.first != NULL || db->has_cut || db->has_more ||
+	    db->wake_us <= now_us)
+		return 0;
+	return db->wake_us == UINT64_MAX ? UINT64_MAX : db->wake_us - now_us;
+}
+
+uint64_t
 worker_db_tick(struct worker_db *db, uint64_t now_us)
 {
 	db->now_us = now_us;
@@ -408,10 +417,7 @@ worker_db_tick(struct worker_db *db, uint64_t now_us)
 		db_run_timers(db);
 	if (db->ended.first != NULL)
 		db_run_ended(db);
-	if (db->ended.first != NULL || db->has_cut || db->has_more ||
-	    db->wake_us <= now_us)
-		return 0;
-	return db->wake_us == UINT64_MAX ? UINT64_MAX : db->wake_us - now_us;
+	return worker_db_wait(db, now_us);
 }
 
 bool

@@ -106,6 +106,10 @@ void worker_db_flush(struct worker_db *db);
  * waits. */
 uint64_t worker_db_tick(struct worker_db *db, uint64_t now_us);
 
+/* The same without doing anything: asked after the last flush of a turn, which
+ * may have set timers or ended queries. */
+uint64_t worker_db_wait(const struct worker_db *db, uint64_t now_us);
+
 bool worker_db_is_available(const struct worker_db *db);
 
 #endif

@@ -55,7 +55,12 @@ worker_loop_conn_closed(struct worker_loop *loop, uint32_t slot)
 	shm_board_set(loop->block->connections, loop->open_count);
 }
 
-/* No place is left: what another listener has queued stays queued. */
+static bool
+loop_is_full(const struct worker_loop *loop)
+{
+	return loop->open_count >= loop->options->connections_max;
+}
+
 static void
 accept_disarm(struct worker_loop *loop)
 {
@@ -75,15 +80,13 @@ conn_accept(struct worker_loop *loop, int fd)
 	slot = loop->free_slot[--loop->free_count];
 	loop->open_count++;
 	shm_board_set(loop->block->connections, loop->open_count);
-	if (loop->free_count == 0)
-		accept_disarm(loop);
 	worker_conn_open(loop, slot, fd);
 }
 
 static void
 accept_arm(struct worker_loop *loop)
 {
-	if (loop->phase >= WORKER_DRAINING || loop->free_count == 0 ||
+	if (loop->phase >= WORKER_DRAINING || loop_is_full(loop) ||
 	    loop->now_us < loop->accept_retry_us)
 		return;
 	for (uint32_t i = 0; i < loop->options->listeners_count; i++) {
@@ -257,7 +260,7 @@ drain_queues(struct worker_loop *loop)
 		int fd;
 
 		do {
-			if (loop->free_count == 0)
+			if (loop_is_full(loop))
 				return false;
 			fd = accept4(loop->options->listener_fd[i], NULL, NULL,
 			    SOCK_CLOEXEC);
@@ -271,7 +274,7 @@ drain_queues(struct worker_loop *loop)
 static void
 drain_idle(struct worker_loop *loop)
 {
-	for (uint32_t i = 0; i < loop->options->connections_max; i++)
+	for (uint32_t i = 0; i < loop->conn_count; i++)
 		worker_conn_close_idle(&loop->conn[i]);
 }
 
@@ -380,7 +383,7 @@ loop_open_io(struct worker_loop *loop)
 	const struct worker_options *options = loop->options;
 	struct io_options io_options = {.backend = options->io_backend,
 	    .without = options->io_without,
-	    .slots_count = options->connections_max,
+	    .slots_count = loop->conn_count,
 	    .owner = loop,
 	    .events = &events};
 	const char *why;
@@ -410,7 +413,7 @@ loop_open_db(struct worker_loop *loop)
 	    .acquire_timeout_ms = options->database_acquire_timeout_ms,
 	    .statement_timeout_ms = options->database_statement_timeout_ms,
 	    .connect_timeout_ms = options->database_connect_timeout_ms,
-	    .queries_max = options->connections_max * DB_QUERIES_PER_CONN,
+	    .queries_max = loop->conn_count * DB_QUERIES_PER_CONN,
 	    .watch = db_watch,
 	    .state = db_state,
 	    .owner = loop};
@@ -431,8 +434,10 @@ loop_open_db(struct worker_loop *loop)
 static int
 loop_open_memory(struct worker_loop *loop)
 {
-	uint32_t count = loop->options->connections_max;
+	uint32_t count =
+	    loop->options->connections_max + loop->options->listeners_count;
 
+	loop->conn_count = count;
 	loop->conn = calloc(count, sizeof(*loop->conn));
 	loop->free_slot = calloc(count, sizeof(*loop->free_slot));
 	loop->timer = worker_timer_new(count, on_timeout, loop, loop->now_us);
@@ -480,11 +485,12 @@ loop_open(struct worker_loop *loop, const struct worker_options *options)
 static void
 loop_close(struct worker_loop *loop)
 {
-	if (loop->conn != NULL)
-		for (uint32_t i = 0; i < loop->options->connections_max; i++)
-			worker_conn_fini(&loop->conn[i]);
+	for (uint32_t i = 0; loop->conn != NULL && i < loop->conn_count; i++)
+		worker_call_leave(&loop->conn[i].call);
 	worker_db_free(&loop->db);
-	io_free(&loop->io);
+	io_free(&loop->io); /* until here the kernel reads what is in flight */
+	for (uint32_t i = 0; loop->conn != NULL && i < loop->conn_count; i++)
+		worker_conn_fini(&loop->conn[i]);
 	if (loop->signal_fd != -1)
 		close(loop->signal_fd);
 	worker_call_free_all(loop);
@@ -512,6 +518,7 @@ loop_tick(struct worker_loop *loop)
 					       ? SERVED_POLL_US
 					       : UINT64_MAX);
 	worker_db_flush(loop->db); /* what the tick's endings asked for */
+	wait_us = min_u64(wait_us, worker_db_wait(loop->db, loop->now_us));
 	shm_board_set(loop->block->requests, loop->requests);
 	shm_board_set(loop->block->log_dropped, worker_log_dropped());
 	return min_u64(wait_us, worker_log_flush(loop->now_us));

@@ -37,11 +37,15 @@ struct worker_loop {
 	struct worker_http_limits limits;
 	uint64_t now_us; /* shm_clock_us() when the turn's wait ended */
 
-	struct worker_conn *conn; /* connections_max of them */
-	uint32_t *free_slot;	  /* a stack */
+	/* connections_max, and one more a listener: each may have an accept
+	 * under way that cannot be taken back without losing a wake-up */
+	struct worker_conn *conn;
+	uint32_t conn_count;
+	uint32_t *free_slot; /* a stack */
 	uint32_t free_count;
 	uint32_t open_count;
 	size_t held_bytes;
+	size_t unsent_bytes; /* of flights */
 	uint64_t requests;
 	uint64_t request_id; /* next made-up id */
 
@@ -53,7 +57,6 @@ struct worker_loop {
 	uint64_t phase_us; /* when the next phase begins */
 	uint64_t stop_us;  /* when drain ends at the latest */
 	int signal_fd;
-	bool stopping_failed;
 
 	/* scratch of one request, and what is kept for the next one */
 	struct worker_http_head head;
