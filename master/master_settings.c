@@ -108,7 +108,8 @@ master_settings_refuse(struct master_settings *settings,
 }
 
 SHM_PRINTF(5, 6)
-static void refuse_text(struct master_settings *settings,
+static void
+refuse_text(struct master_settings *settings,
     const struct master_setting *setting, const char *text, const char *origin,
     const char *format, ...)
 {

@@ -334,6 +334,10 @@ def _():
     nobody = pwd.getpwnam("nobody")
     with t.Booksd({**BASIC, "user": "nobody"}) as server:
         t.equal(len(server.worker_pids()), 2, "workers")
+        # A worker carries its title before it has dropped anything.
+        t.eventually(lambda: all(
+            status_of(pid)["Uid"].split() == [str(nobody.pw_uid)] * 4
+            for pid in server.worker_pids()), "the workers are nobody")
         for pid in server.worker_pids():
             found = status_of(pid)
             t.equal(found["Uid"].split(), [str(nobody.pw_uid)] * 4, "uid")
