@@ -226,6 +226,18 @@ call_of(struct worker_db_query *query)
 					  offsetof(struct worker_call, query));
 }
 
+/* The first row or the end has come: the head and the list's first bytes. */
+static void
+stream_begin(struct worker_call *call)
+{
+	api_stream_open(&call->api, &call->text, &call->reply);
+	worker_conn_stream_begin(call->conn, &call->reply);
+	call->stream_open = true;
+	api_buf_bytes(worker_conn_stream_buf(call->conn), call->text.data,
+	    call->text.len);
+	call->stream_bytes += call->text.len;
+}
+
 static bool
 stream_row(struct worker_call *call, const struct api_row *row)
 {
@@ -233,14 +245,8 @@ stream_row(struct worker_call *call, const struct api_row *row)
 	struct api_buf *out;
 	size_t before;
 
-	if (!call->stream_open) {
-		api_stream_open(&call->api, &call->text, &call->reply);
-		worker_conn_stream_begin(conn, &call->reply);
-		call->stream_open = true;
-		out = worker_conn_stream_buf(conn);
-		api_buf_bytes(out, call->text.data, call->text.len);
-		call->stream_bytes += call->text.len;
-	}
+	if (!call->stream_open)
+		stream_begin(call);
 	out = worker_conn_stream_buf(conn);
 	before = out->len;
 	api_stream_row(&call->api, row, out);
@@ -303,12 +309,7 @@ call_done(struct worker_db_query *query, enum api_db_outcome outcome,
 	}
 	if (query->is_stream && !call->stream_open && outcome == API_DB_OK) {
 		/* No row came: an empty list is a list. */
-		api_stream_open(&call->api, &call->text, &call->reply);
-		worker_conn_stream_begin(conn, &call->reply);
-		call->stream_open = true;
-		api_buf_bytes(worker_conn_stream_buf(conn), call->text.data,
-		    call->text.len);
-		call->stream_bytes += call->text.len;
+		stream_begin(call);
 	}
 	if (call->stream_open) {
 		stream_done(call, outcome, sqlstate);

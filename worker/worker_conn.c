@@ -61,7 +61,7 @@ backlog_max(const struct worker_loop *loop)
 	       loop->limits.header_bytes_max + BACKLOG_SLACK;
 }
 
-/* ---- deadlines: the request's and the send's, whichever comes first */
+/* ---- deadlines: one at a time, of what the connection waits for */
 
 static void
 conn_deadline(struct worker_conn *conn, uint64_t after_ms)

@@ -37,13 +37,12 @@
 #include "worker/worker_call.h"
 #include "worker/worker_conn.h"
 
-#define POLLER_SIGNALS	    0
-#define POLLER_DB	    1	    /* and those after it */
-#define ACCEPT_RETRY_US	    100000  /* after EMFILE and its like */
-#define DRAIN_IDLE_US	    1000000 /* grace of idle connections */
-#define DRAIN_LOOK_US	    50000   /* for connections that became idle */
-#define SERVED_POLL_US	    20000   /* while migrations are waited for */
-#define DB_QUERIES_PER_CONN 1	    /* a connection has one request */
+#define POLLER_SIGNALS	0
+#define POLLER_DB	1	/* and those after it */
+#define ACCEPT_RETRY_US 100000	/* after EMFILE and its like */
+#define DRAIN_IDLE_US	1000000 /* grace of idle connections */
+#define DRAIN_LOOK_US	50000	/* for connections that became idle */
+#define SERVED_POLL_US	20000	/* while migrations are waited for */
 
 /* ---- connections */
 
@@ -413,7 +412,7 @@ loop_open_db(struct worker_loop *loop)
 	    .acquire_timeout_ms = options->database_acquire_timeout_ms,
 	    .statement_timeout_ms = options->database_statement_timeout_ms,
 	    .connect_timeout_ms = options->database_connect_timeout_ms,
-	    .queries_max = loop->conn_count * DB_QUERIES_PER_CONN,
+	    .queries_max = loop->conn_count, /* one request each */
 	    .watch = db_watch,
 	    .state = db_state,
 	    .owner = loop};
