@@ -4,13 +4,16 @@
  * Method: every case runs once per flavour on real sockets of this process;
  * callbacks record what they heard, and the loop is turned until a condition
  * holds or 2000 turns of at most 5 ms have passed.  A flavour that the kernel
- * refuses is skipped, not passed.
+ * refuses is skipped, not passed.  This program's own epoll_ctl() stands before
+ * the C library's, so that a case can have it fail.
  */
 #include "config.h"
 
 #include <netinet/in.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,9 +29,10 @@
 
 #include "worker/io.h"
 
-#define SLOTS	  8
+#define SLOTS	  80
 #define TURNS_MAX 2000
 #define HEARD_MAX (4u << 20)
+#define SOON_MAX  1024
 
 struct flavour {
 	const char *name;
@@ -49,8 +53,10 @@ static struct {
 	struct io *io;
 	char *bytes; /* all that slot 0 received */
 	size_t bytes_count;
+	uint64_t bytes_all;  /* of all slots */
 	int last_res[SLOTS]; /* of received */
 	unsigned received[SLOTS];
+	char last_byte[SLOTS];
 	unsigned sent[SLOTS];
 	int sent_res[SLOTS];
 	unsigned closed[SLOTS];
@@ -61,7 +67,26 @@ static struct {
 	bool stop_in_callback;
 	bool close_in_callback;
 	int drain_fd; /* read one eventfd count when ready, or -1 */
+	struct io_soon soon[SOON_MAX]; /* announced and not yet received */
+	uint32_t soon_next, soon_count;
+	unsigned announced, announcements;
+	unsigned soon_without; /* received with data that nobody announced */
+	bool is_announcing;
+	/* In the first received() of the next turns. */
+	void (*first)(uint32_t slot);
 } heard;
+
+static int epoll_refuses; /* errno of EPOLL_CTL_ADD, or 0 */
+
+int
+epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
+{
+	if (epoll_refuses != 0 && op == EPOLL_CTL_ADD) {
+		errno = epoll_refuses;
+		return -1;
+	}
+	return (int)syscall(SYS_epoll_ctl, epfd, op, fd, event);
+}
 
 static void
 on_accepted(void *owner, uint32_t listener, int fd)
@@ -72,17 +97,58 @@ on_accepted(void *owner, uint32_t listener, int fd)
 }
 
 static void
+on_soon(void *owner, const struct io_soon *soon, uint32_t count)
+{
+	assert_ptr_equal(owner, &heard);
+	assert_in_range(count, 1, IO_BATCH_MAX);
+	heard.announcements++;
+	heard.announced += count;
+	heard.soon_next = 0;
+	heard.soon_count = count;
+	memcpy(heard.soon, soon, count * sizeof(*soon));
+	for (uint32_t i = 0; i < count; i++) {
+		assert_true(soon[i].slot < SLOTS);
+		assert_true(soon[i].len > 0);
+		assert_int_equal(heard.closed[soon[i].slot], 0);
+	}
+}
+
+/* What was announced and not received before this one was of closed slots. */
+static void
+announced_is_received(uint32_t slot, int res, const char *data)
+{
+	while (heard.soon_next < heard.soon_count) {
+		const struct io_soon *soon = &heard.soon[heard.soon_next++];
+
+		if (soon->slot == slot && soon->data == data &&
+		    soon->len == (uint32_t)res)
+			return;
+	}
+	heard.soon_without++;
+}
+
+static void
 on_received(void *owner, uint32_t slot, int res, const char *data)
 {
+	void (*first)(uint32_t slot) = heard.first;
+
 	(void)owner;
 	assert_int_equal(heard.closed[slot], 0);
+	if (res > 0 && heard.is_announcing)
+		announced_is_received(slot, res, data);
 	heard.received[slot]++;
 	heard.last_res[slot] = res;
+	if (res > 0)
+		heard.last_byte[slot] = data[res - 1];
+	heard.bytes_all += res > 0 ? (uint64_t)res : 0;
 	if (res > 0 && slot == 0) {
 		assert_true(heard.bytes_count + (size_t)res <= HEARD_MAX);
 		memcpy(heard.bytes + heard.bytes_count, data, (size_t)res);
 		heard.bytes_count += (size_t)res;
 	}
+	heard.first = NULL;
+	if (first != NULL)
+		first(slot);
 	if (heard.stop_in_callback)
 		io_receive_stop(heard.io, slot);
 	if (heard.close_in_callback)
@@ -118,6 +184,15 @@ on_ready(void *owner, uint32_t poller, uint32_t events)
 		assert_int_equal(read(heard.drain_fd, &count, 8), 8);
 }
 
+static const struct io_events events_announced = {
+    .soon = on_soon,
+    .accepted = on_accepted,
+    .received = on_received,
+    .sent = on_sent,
+    .closed = on_closed,
+    .ready = on_ready,
+};
+
 static const struct io_events events = {
     .accepted = on_accepted,
     .received = on_received,
@@ -142,23 +217,39 @@ turns(int count)
 }
 
 static void
-io_begin(const struct flavour *flavour)
+io_begin_with(const struct flavour *flavour, const struct io_events *wanted)
 {
 	struct io_options options = {.backend = flavour->backend,
 	    .without = flavour->without,
 	    .slots_count = SLOTS,
 	    .owner = &heard,
-	    .events = &events};
+	    .events = wanted};
 	char *bytes = heard.bytes;
 	const char *why;
 
 	memset(&heard, 0, sizeof(heard));
 	heard.bytes = bytes;
 	heard.drain_fd = -1;
+	heard.is_announcing = wanted->soon != NULL;
 	heard.io = io_open(&options, &why);
 	if (heard.io == NULL && flavour->backend == IO_URING)
 		skip();
 	assert_non_null(heard.io);
+}
+
+static void
+io_begin(const struct flavour *flavour)
+{
+	io_begin_with(flavour, &events);
+}
+
+/* io_uring without its buffer ring announces nothing. */
+static void
+io_begin_announced(const struct flavour *flavour)
+{
+	if (flavour->without & IO_FEATURE_BUFFER_RING)
+		skip();
+	io_begin_with(flavour, &events_announced);
 }
 
 static void
@@ -490,6 +581,235 @@ a_watch_moves_to_another_descriptor(void **state)
 }
 
 static void
+a_descriptor_that_epoll_refuses_is_watched_all_the_same(void **state)
+{
+	const struct flavour *flavour = *state;
+	unsigned before;
+	int fd;
+
+	if (flavour->backend != IO_EPOLL)
+		skip();
+	io_begin(flavour);
+	fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	epoll_refuses = ENOSPC;
+	io_poll(heard.io, 3, fd, POLLIN);
+	turns(3);
+	assert_int_equal(heard.ready, 0);
+	assert_int_equal(eventfd_write(fd, 1), 0);
+	UNTIL(heard.ready >= 2);
+	assert_int_equal(heard.ready_events, POLLIN);
+	io_poll(heard.io, 3, fd, POLLOUT);
+	UNTIL(heard.ready_events == POLLOUT);
+	epoll_refuses = 0; /* and when there is room again */
+	turns(2);
+	epoll_refuses = ENOSPC;
+	io_poll(heard.io, 3, fd, POLLIN);
+	UNTIL(heard.ready_events == POLLIN);
+	io_poll(heard.io, 3, fd, 0);
+	turns(2);
+	before = heard.ready;
+	turns(3);
+	assert_int_equal(heard.ready, before);
+	epoll_refuses = 0;
+	close(fd);
+	io_end();
+}
+
+/* ---- announcements */
+
+static int pairs[SLOTS][2];
+
+/* A byte is on its way to each slot of [0, count) before the loop turns. */
+static void
+pairs_open(uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		pair_open(pairs[i], i);
+	turns(1);
+	for (uint32_t i = 0; i < count; i++) {
+		char byte = (char)('!' + i);
+
+		assert_int_equal(write(pairs[i][1], &byte, 1), 1);
+	}
+}
+
+static void
+pairs_close(uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		close(pairs[i][1]);
+}
+
+static unsigned
+received_count(uint32_t from, uint32_t to)
+{
+	unsigned count = 0;
+
+	for (uint32_t i = from; i < to; i++)
+		count += heard.received[i];
+	return count;
+}
+
+static void
+bytes_are_announced_before_they_are_received(void **state)
+{
+	char big[100000];
+	size_t off = 0;
+	int pair[2];
+
+	io_begin_announced(*state);
+	pair_open(pair, 0);
+	for (size_t i = 0; i < sizeof(big); i++)
+		big[i] = (char)(i * 31 >> 3);
+	fcntl(pair[1], F_SETFL, O_NONBLOCK);
+	while (off < sizeof(big)) {
+		ssize_t n = write(pair[1], big + off, sizeof(big) - off);
+
+		if (n > 0)
+			off += (size_t)n;
+		assert_true(io_turn(heard.io, 0) >= 0);
+	}
+	UNTIL(heard.bytes_count == sizeof(big));
+	assert_memory_equal(heard.bytes, big, sizeof(big));
+	assert_int_equal(heard.announced, heard.received[0]);
+	assert_int_equal(heard.soon_without, 0);
+	close(pair[1]);
+	UNTIL(heard.last_res[0] == 0); /* an end is no bytes */
+	assert_int_equal(heard.announced + 1, heard.received[0]);
+	io_end();
+}
+
+static void
+more_slots_than_a_batch_holds_are_announced_in_batches(void **state)
+{
+	io_begin_announced(*state);
+	pairs_open(SLOTS);
+	UNTIL(received_count(0, SLOTS) == SLOTS);
+	assert_int_equal(heard.announced, SLOTS);
+	assert_true(heard.announcements < SLOTS / 4); /* together, mostly */
+	assert_int_equal(heard.soon_without, 0);
+	for (uint32_t i = 0; i < SLOTS; i++) {
+		assert_int_equal(heard.received[i], 1);
+		assert_int_equal(heard.last_byte[i], '!' + i);
+	}
+	pairs_close(SLOTS);
+	io_end();
+}
+
+static void
+a_slot_that_is_closing_is_not_announced(void **state)
+{
+	io_begin_announced(*state);
+	pairs_open(2);
+	io_close(heard.io, 1);
+	UNTIL(heard.received[0] == 1 && heard.closed[1] == 1);
+	assert_int_equal(heard.announced, 1);
+	assert_int_equal(heard.received[1], 0);
+	pairs_close(2);
+	io_end();
+}
+
+static void
+close_the_others(uint32_t slot)
+{
+	for (uint32_t i = 0; i < 8; i++)
+		if (i != slot)
+			io_close(heard.io, i);
+}
+
+static void
+a_slot_closed_by_another_of_its_batch_receives_nothing(void **state)
+{
+	io_begin_announced(*state);
+	pairs_open(8);
+	heard.first = close_the_others;
+	UNTIL(heard.closed[1] + heard.closed[0] > 0);
+	turns(3);
+	assert_true(heard.announced > 1); /* or nothing was shown here */
+	assert_int_equal(received_count(0, 8), 1);
+	for (uint32_t i = 0; i < 8; i++)
+		assert_int_equal(heard.closed[i], heard.received[i] == 0);
+	pairs_close(8);
+	io_end();
+}
+
+static void
+stop_the_others(uint32_t slot)
+{
+	for (uint32_t i = 0; i < 8; i++)
+		if (i != slot)
+			io_receive_stop(heard.io, i);
+}
+
+static void
+a_slot_stopped_by_another_of_its_batch_loses_nothing(void **state)
+{
+	io_begin_announced(*state);
+	pairs_open(8);
+	heard.first = stop_the_others;
+	UNTIL(received_count(0, 8) > 0);
+	assert_true(heard.announced > 1);
+	turns(3);
+	for (uint32_t i = 0; i < 8; i++)
+		assert_in_range(heard.received[i], 0, 1);
+	for (uint32_t i = 0; i < 8; i++)
+		assert_int_equal(write(pairs[i][1], "y", 1), 1);
+	turns(3);
+	for (uint32_t i = 0; i < 8; i++)
+		io_receive_start(heard.io, i);
+	UNTIL(received_count(1, 8) >= 14 && heard.bytes_count == 2);
+	assert_memory_equal(heard.bytes, "!y", 2);
+	assert_int_equal(received_count(0, 8), 16);
+	pairs_close(8);
+	io_end();
+}
+
+static void
+an_end_and_bytes_of_one_batch_come_each_to_its_slot(void **state)
+{
+	io_begin_announced(*state);
+	for (uint32_t i = 0; i < 8; i++)
+		pair_open(pairs[i], i);
+	turns(1);
+	for (uint32_t i = 0; i < 8; i++) {
+		if (i % 2 == 0)
+			assert_int_equal(write(pairs[i][1], "x", 1), 1);
+		else
+			close(pairs[i][1]);
+	}
+	UNTIL(received_count(0, 8) == 8);
+	for (uint32_t i = 0; i < 8; i++)
+		assert_int_equal(heard.last_res[i], i % 2 == 0);
+	assert_int_equal(heard.announced, 4);
+	for (uint32_t i = 0; i < 8; i += 2)
+		close(pairs[i][1]);
+	io_end();
+}
+
+static void
+a_slow_turn_full_of_large_receives_loses_nothing(void **state)
+{
+	static char big[48u << 10];
+	uint64_t want = 8 * sizeof(big);
+
+	io_begin_announced(*state);
+	for (uint32_t i = 0; i < 8; i++)
+		pair_open(pairs[i], i);
+	turns(1);
+	for (size_t i = 0; i < sizeof(big); i++)
+		big[i] = (char)(i * 31 >> 3);
+	for (uint32_t i = 0; i < 8; i++)
+		assert_int_equal(
+		    write(pairs[i][1], big, sizeof(big)), sizeof(big));
+	UNTIL(heard.bytes_all == want);
+	assert_int_equal(heard.bytes_count, sizeof(big));
+	assert_memory_equal(heard.bytes, big, sizeof(big));
+	assert_int_equal(heard.soon_without, 0);
+	pairs_close(8);
+	io_end();
+}
+
+static void
 the_description_names_what_is_in_use(void **state)
 {
 	const struct flavour *flavour = *state;
@@ -541,6 +861,14 @@ static const struct {
     CASE(one_accept_takes_one_connection),
     CASE(a_watched_descriptor_is_level_triggered_until_it_is_not_wanted),
     CASE(a_watch_moves_to_another_descriptor),
+    CASE(a_descriptor_that_epoll_refuses_is_watched_all_the_same),
+    CASE(bytes_are_announced_before_they_are_received),
+    CASE(more_slots_than_a_batch_holds_are_announced_in_batches),
+    CASE(a_slot_that_is_closing_is_not_announced),
+    CASE(a_slot_closed_by_another_of_its_batch_receives_nothing),
+    CASE(a_slot_stopped_by_another_of_its_batch_loses_nothing),
+    CASE(an_end_and_bytes_of_one_batch_come_each_to_its_slot),
+    CASE(a_slow_turn_full_of_large_receives_loses_nothing),
     CASE(the_description_names_what_is_in_use),
 };
 

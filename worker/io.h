@@ -42,10 +42,26 @@ enum io_feature {
 	IO_FEATURE_MULTISHOT_RECV = 1 << 4,
 };
 
+#define IO_BATCH_MAX 32 /* announced together; more: in the next batch */
+
+/* Bytes that have arrived for a slot; data is what received() will lend. */
+struct io_soon {
+	uint32_t slot;
+	uint32_t len;
+	const char *data;
+};
+
 struct io_events {
 	/* The wait of a turn is over, nothing was called yet: read the clock.
 	 * NULL: not wanted. */
 	void (*woke)(void *owner);
+	/* These will be received() next, in this order, with the same data:
+	 * time to fetch what they will touch.  count is 1 to IO_BATCH_MAX;
+	 * nothing may be started here.  Only a hint: a slot that is closed
+	 * meanwhile receives nothing, other callbacks may come in between, and
+	 * io_uring without its buffer ring announces nothing.  NULL: not
+	 * wanted. */
+	void (*soon)(void *owner, const struct io_soon *soon, uint32_t count);
 	/* A client connected: fd is the callee's, or -errno.  The listener is
 	 * no longer armed. */
 	void (*accepted)(void *owner, uint32_t listener, int fd);

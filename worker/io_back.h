@@ -34,6 +34,39 @@ struct io {
 	char description[IO_DESCRIPTION_MAX];
 };
 
+/*
+ * What a request under way or a watched descriptor carries through the kernel:
+ * kind (of the back end) : 8, generation : 24, index : 32; never a pointer, so
+ * that late news for an old tenant are recognised.
+ */
+#define IO_GENERATION_MASK 0xffffffu
+
+static inline uint64_t
+io_tag_pack(unsigned kind, uint32_t index, uint32_t generation)
+{
+	return (uint64_t)kind << 56 |
+	       (uint64_t)(generation & IO_GENERATION_MASK) << 32 | index;
+}
+
+static inline unsigned
+io_tag_kind(uint64_t tag)
+{
+	return (unsigned)(tag >> 56);
+}
+
+static inline uint32_t
+io_tag_index(uint64_t tag)
+{
+	return (uint32_t)tag;
+}
+
+static inline bool
+io_tag_is_of(uint64_t tag, uint32_t generation)
+{
+	return ((uint32_t)(tag >> 32) & IO_GENERATION_MASK) ==
+	       (generation & IO_GENERATION_MASK);
+}
+
 /* NULL with errno; the caller says why. */
 struct io *io_epoll_open(const struct io_options *options) SHM_MUSTCHECK;
 struct io *io_uring_open(const struct io_options *options) SHM_MUSTCHECK;

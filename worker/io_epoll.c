@@ -10,9 +10,22 @@
  *	          edge also said that the peer hung up, whose 0 is still to come
  *	blocked   a send found the socket full: the next writable edge sends
  *
+ * Received bytes are gathered in one area before they are delivered, so that a
+ * batch of them can be announced.  It is delivered, in the order of receiving,
+ * when a count, the area or the turn is at its end, and before the callback of
+ * any other kind and the next receive of a slot that is in it:
+ *
+ *	E1  a slot is in the batch at most once
+ *	E2  what is in it is delivered also when the slot was stopped meanwhile
+ *	    (io.h: some more may arrive) and dropped when it was closed, which
+ *	    its generation tells
+ *
  * A listener is registered level-triggered and exclusive only while an accept
  * is wanted, and is taken out by each accept: adding it again puts this process
  * at the end of the socket's wait queue, so that idle workers take turns.
+ *
+ * A poller that epoll refuses (ENOSPC: no watches are left for this user) is
+ * looked at with poll(2) in each turn until epoll takes it.
  *
  * Nothing calls back from inside a starting function: a send that ends at once
  * and a close put an entry into `done`, which io_turn() delivers.  A slot has
@@ -32,8 +45,13 @@
 #include "worker/io_back.h"
 
 #define EVENTS_BATCH  256	  /* per epoll_wait */
-#define RECEIVE_BYTES (64u << 10) /* one for the process, lent to callbacks */
-#define WAIT_MS_MAX   60000
+#define RECEIVE_BYTES (64u << 10) /* at most, of one recv(2) */
+/* Memory per worker for what is received; only as much of it is touched as is
+ * used.  With less than RECEIVE_BYTES left the batch is delivered. */
+#define AREA_BYTES	(2 * RECEIVE_BYTES)
+#define AREA_ALIGN	64
+#define WAIT_MS_MAX	60000
+#define WAIT_MS_REFUSED 10 /* between two looks at refused pollers */
 
 enum tag_kind {
 	TAG_SLOT = 1,
@@ -48,6 +66,7 @@ struct epoll_slot {
 	bool readable;
 	bool hung_up; /* an edge said RDHUP, HUP or ERR */
 	bool queued;  /* in readable list */
+	bool held;    /* in the batch */
 	bool sending;
 	bool blocked;
 	const char *send_data;
@@ -56,8 +75,16 @@ struct epoll_slot {
 
 struct epoll_poller {
 	int fd;
-	uint32_t events;
+	uint32_t events; /* 0: not watched */
 	uint32_t generation;
+	bool refused; /* epoll does not watch it: poll(2) does */
+};
+
+struct epoll_received {
+	uint32_t slot;
+	uint32_t generation;
+	int res;
+	const char *data;
 };
 
 struct epoll_done {
@@ -79,15 +106,14 @@ struct io_epoll {
 	int listener_fd[IO_LISTENERS_MAX];   /* -1: not armed */
 	int accept_failed[IO_LISTENERS_MAX]; /* errno to be delivered, or 0 */
 	struct epoll_poller poller[IO_POLLERS_MAX];
-	char receive[RECEIVE_BYTES];
+	uint32_t refused_count; /* of poller */
+	struct epoll_received batch[IO_BATCH_MAX];
+	uint32_t batch_count;
+	uint32_t batch_max; /* 1 when nobody wants announcements */
+	char *area;
+	size_t area_bytes;
+	size_t area_used;
 };
-
-static uint64_t
-tag_pack(enum tag_kind kind, uint32_t index, uint32_t generation)
-{
-	return (uint64_t)kind << 56 | (uint64_t)(generation & 0xffffff) << 32 |
-	       index;
-}
 
 static struct io_epoll *
 epoll_of(struct io *io)
@@ -119,7 +145,7 @@ epoll_accept(struct io *io, uint32_t listener, int fd)
 {
 	struct io_epoll *ep = epoll_of(io);
 	struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE,
-	    .data.u64 = tag_pack(TAG_LISTENER, listener, 0)};
+	    .data.u64 = io_tag_pack(TAG_LISTENER, listener, 0)};
 
 	SHM_ASSERT(ep->listener_fd[listener] == -1);
 	if (epoll_ctl(ep->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0)
@@ -164,7 +190,7 @@ epoll_open_slot(struct io *io, uint32_t index, int fd)
 	struct epoll_slot *slot = &ep->slot[index];
 	struct epoll_event event = {
 	    .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-	    .data.u64 = tag_pack(TAG_SLOT, index, slot->generation)};
+	    .data.u64 = io_tag_pack(TAG_SLOT, index, slot->generation)};
 
 	SHM_ASSERT(slot->fd == -1);
 	slot->fd = fd;
@@ -256,65 +282,146 @@ epoll_close(struct io *io, uint32_t index)
 }
 
 static void
+poller_watch(struct io_epoll *ep, uint32_t index, int op, uint32_t events)
+{
+	struct epoll_poller *poller = &ep->poller[index];
+	struct epoll_event event = {.events = events,
+	    .data.u64 = io_tag_pack(TAG_POLLER, index, poller->generation)};
+	bool refused = epoll_ctl(ep->epoll_fd, op, poller->fd, &event) == -1;
+
+	if (refused != poller->refused)
+		ep->refused_count += refused ? 1 : UINT32_MAX;
+	poller->refused = refused;
+	poller->events = events;
+}
+
+static void
+poller_forget(struct io_epoll *ep, uint32_t index)
+{
+	struct epoll_poller *poller = &ep->poller[index];
+
+	if (poller->refused)
+		ep->refused_count--;
+	else
+		epoll_ctl(ep->epoll_fd, EPOLL_CTL_DEL, poller->fd, NULL);
+	poller->refused = false;
+	poller->events = 0;
+	poller->generation++;
+}
+
+static void
 epoll_poll(struct io *io, uint32_t index, int fd, uint32_t events)
 {
 	struct io_epoll *ep = epoll_of(io);
 	struct epoll_poller *poller = &ep->poller[index];
-	struct epoll_event event = {.events = events};
-	int op;
 
-	if (poller->events != 0 && poller->fd != fd) {
-		epoll_ctl(ep->epoll_fd, EPOLL_CTL_DEL, poller->fd, NULL);
-		poller->events = 0;
-	}
+	if (poller->events != 0 && poller->fd != fd)
+		poller_forget(ep, index);
 	if (events == poller->events)
 		return;
-	op = poller->events == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
-	if (events == 0)
-		op = EPOLL_CTL_DEL;
-	if (op != EPOLL_CTL_MOD)
+	if (events == 0) {
+		poller_forget(ep, index);
+		return;
+	}
+	if (poller->events == 0)
 		poller->generation++;
-	event.data.u64 = tag_pack(TAG_POLLER, index, poller->generation);
-	if (epoll_ctl(ep->epoll_fd, op, fd, &event) == -1)
-		events = 0;
 	poller->fd = fd;
-	poller->events = events;
+	poller_watch(ep, index,
+	    poller->events == 0 || poller->refused ? EPOLL_CTL_ADD
+						   : EPOLL_CTL_MOD,
+	    events);
 }
 
 /* ---- what has ended */
 
+static void
+batch_announce(struct io_epoll *ep)
+{
+	struct io_soon soon[IO_BATCH_MAX];
+	uint32_t soon_count = 0;
+
+	for (uint32_t i = 0; i < ep->batch_count; i++)
+		if (ep->batch[i].res > 0)
+			soon[soon_count++] = (struct io_soon){ep->batch[i].slot,
+			    (uint32_t)ep->batch[i].res, ep->batch[i].data};
+	if (soon_count > 0)
+		ep->io.events->soon(ep->io.owner, soon, soon_count);
+}
+
+static int
+batch_deliver(struct io_epoll *ep)
+{
+	uint32_t count = ep->batch_count;
+	int called = 0;
+
+	if (count == 0)
+		return 0;
+	if (ep->io.events->soon != NULL)
+		batch_announce(ep);
+	for (uint32_t i = 0; i < count; i++) {
+		const struct epoll_received *one = &ep->batch[i];
+		struct epoll_slot *slot = &ep->slot[one->slot];
+
+		slot->held = false;
+		if (slot->generation != one->generation)
+			continue;
+		ep->io.events->received(
+		    ep->io.owner, one->slot, one->res, one->data);
+		called++;
+	}
+	ep->batch_count = 0;
+	ep->area_used = 0;
+	return called;
+}
+
+static void
+batch_add(struct io_epoll *ep, uint32_t index, int res, const char *data)
+{
+	struct epoll_slot *slot = &ep->slot[index];
+
+	slot->held = true;
+	ep->batch[ep->batch_count++] =
+	    (struct epoll_received){index, slot->generation, res, data};
+	if (res > 0)
+		ep->area_used +=
+		    ((size_t)res + AREA_ALIGN - 1) & ~(size_t)(AREA_ALIGN - 1);
+}
+
 /*
- * Read once; more than one buffer full waits for the next turn, so that one
- * loud client does not hold up the others.
+ * Read once; more than RECEIVE_BYTES waits for the next turn, so that one loud
+ * client does not hold up the others.
  */
 static int
 slot_receive(struct io_epoll *ep, uint32_t index)
 {
 	struct epoll_slot *slot = &ep->slot[index];
+	char *data;
 	ssize_t n;
+	int called = 0;
 
+	if (slot->held)
+		called = batch_deliver(ep); /* E1 */
 	if (!slot->receiving || !slot->readable)
-		return 0;
+		return called;
+	data = ep->area + ep->area_used;
 	do
-		n = recv(
-		    slot->fd, ep->receive, sizeof(ep->receive), MSG_DONTWAIT);
+		n = recv(slot->fd, data, RECEIVE_BYTES, MSG_DONTWAIT);
 	while (n == -1 && errno == EINTR);
 	if (n == -1 && errno == EAGAIN) {
 		slot->readable = false;
-		return 0;
+		return called;
 	}
-	if (n <= 0) {
+	if (n <= 0)
 		slot->receiving = slot->readable = false;
-		ep->io.events->received(
-		    ep->io.owner, index, n == 0 ? 0 : -errno, NULL);
-		return 1;
-	}
-	if ((size_t)n < sizeof(ep->receive) && !slot->hung_up)
+	else if (n < (ssize_t)RECEIVE_BYTES && !slot->hung_up)
 		slot->readable = false;
 	else
 		readable_push(ep, index);
-	ep->io.events->received(ep->io.owner, index, (int)n, ep->receive);
-	return 1;
+	batch_add(ep, index, n >= 0 ? (int)n : -errno, n > 0 ? data : NULL);
+	if (ep->batch_count == ep->batch_max ||
+	    ep->area_bytes - ep->area_used < RECEIVE_BYTES)
+		called += batch_deliver(ep);
+	return called;
 }
 
 static int
@@ -352,24 +459,50 @@ listener_ready(struct io_epoll *ep, uint32_t listener)
 static int
 event_dispatch(struct io_epoll *ep, const struct epoll_event *event)
 {
-	uint32_t index = (uint32_t)event->data.u64;
-	uint32_t generation = (uint32_t)(event->data.u64 >> 32) & 0xffffff;
+	uint64_t tag = event->data.u64;
+	uint32_t index = io_tag_index(tag);
+	int called = 0;
 
-	switch ((enum tag_kind)(event->data.u64 >> 56)) {
+	switch ((enum tag_kind)io_tag_kind(tag)) {
 	case TAG_SLOT:
-		if ((ep->slot[index].generation & 0xffffff) != generation)
-			return 0; /* late news for an old tenant */
+		if (!io_tag_is_of(tag, ep->slot[index].generation))
+			break; /* late news for an old tenant */
 		return slot_ready(ep, index, event->events);
 	case TAG_LISTENER:
-		return listener_ready(ep, index);
+		called = batch_deliver(ep);
+		return called + listener_ready(ep, index);
 	case TAG_POLLER:
-		if ((ep->poller[index].generation & 0xffffff) != generation ||
+		called = batch_deliver(ep);
+		if (!io_tag_is_of(tag, ep->poller[index].generation) ||
 		    ep->poller[index].events == 0)
-			return 0;
+			break;
 		ep->io.events->ready(ep->io.owner, index, event->events);
-		return 1;
+		return called + 1;
 	}
-	return 0;
+	return called;
+}
+
+/* Pollers that epoll has refused: ask again, and look oneself until then. */
+static int
+refused_look(struct io_epoll *ep)
+{
+	int called = 0;
+
+	for (uint32_t i = 0; i < IO_POLLERS_MAX && ep->refused_count > 0; i++) {
+		struct epoll_poller *poller = &ep->poller[i];
+		struct pollfd look = {.fd = poller->fd};
+
+		if (!poller->refused)
+			continue;
+		poller_watch(ep, i, EPOLL_CTL_ADD, poller->events);
+		look.events = (short)poller->events;
+		if (!poller->refused || poll(&look, 1, 0) != 1)
+			continue;
+		ep->io.events->ready(
+		    ep->io.owner, i, (uint32_t)(unsigned short)look.revents);
+		called++;
+	}
+	return called;
 }
 
 /* Only what was there at the start: a callback's own sends come next turn. */
@@ -426,6 +559,8 @@ epoll_turn(struct io *io, uint64_t wait_us)
 	wait_ms = wait_us >= WAIT_MS_MAX * 1000ull
 		      ? WAIT_MS_MAX
 		      : (int)((wait_us + 999) / 1000);
+	if (ep->refused_count > 0 && wait_ms > WAIT_MS_REFUSED)
+		wait_ms = WAIT_MS_REFUSED;
 	if (ep->done_count > 0 || ep->readable_count > 0)
 		wait_ms = 0;
 	count = epoll_wait(ep->epoll_fd, event, EVENTS_BATCH, wait_ms);
@@ -438,6 +573,9 @@ epoll_turn(struct io *io, uint64_t wait_us)
 	called += readable_deliver(ep);
 	for (int i = 0; i < count; i++)
 		called += event_dispatch(ep, &event[i]);
+	called += batch_deliver(ep);
+	if (ep->refused_count > 0)
+		called += refused_look(ep);
 	return called;
 }
 
@@ -454,6 +592,7 @@ epoll_free(struct io *io)
 	free(ep->slot);
 	free(ep->readable);
 	free(ep->done);
+	free(ep->area);
 	free(ep);
 }
 
@@ -493,8 +632,12 @@ io_epoll_open(const struct io_options *options)
 	/* A slot may be queued once before and once while it is delivered. */
 	ep->readable = calloc(options->slots_count * 2, sizeof(*ep->readable));
 	ep->done = calloc(ep->done_max, sizeof(*ep->done));
+	ep->batch_max = options->events->soon == NULL ? 1 : IO_BATCH_MAX;
+	ep->area_bytes =
+	    options->events->soon == NULL ? RECEIVE_BYTES : AREA_BYTES;
+	ep->area = aligned_alloc(AREA_ALIGN, ep->area_bytes);
 	if (ep->epoll_fd == -1 || ep->slot == NULL || ep->readable == NULL ||
-	    ep->done == NULL)
+	    ep->done == NULL || ep->area == NULL)
 		goto free_ep;
 	for (uint32_t i = 0; i < options->slots_count; i++)
 		ep->slot[i].fd = -1;

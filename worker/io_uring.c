@@ -21,7 +21,9 @@
  * workers take turns.  A multishot accept would keep the first place for ever.
  *
  * Completions are copied out of the ring in batches before any callback runs:
- * callbacks queue new requests, which may have to enter the kernel.
+ * callbacks queue new requests, which may have to enter the kernel.  What a
+ * batch has received is announced first: its buffers go back to the kernel only
+ * after received().
  */
 #include "config.h"
 
@@ -40,14 +42,12 @@
 
 #include "worker/io_back.h"
 
-#define SQ_ENTRIES	1024 /* more in one turn: submitted early */
-#define CQ_ENTRIES	8192 /* more: the kernel keeps them aside */
-#define BUFFERS_COUNT	256  /* power of two; all in use: recv is armed again */
-#define BUFFER_BYTES	4096
-#define BUFFER_GROUP	0
-#define BATCH_MAX	256
-#define SCRATCH_BYTES	(64u << 10) /* for the poll way of receiving */
-#define GENERATION_MASK 0xffffffu
+#define SQ_ENTRIES    1024 /* more in one turn: submitted early */
+#define CQ_ENTRIES    8192 /* more: the kernel keeps them aside */
+#define BUFFERS_COUNT 256  /* power of two; all in use: recv is armed again */
+#define BUFFER_BYTES  4096
+#define BUFFER_GROUP  0
+#define SCRATCH_BYTES (64u << 10) /* for the poll way of receiving */
 
 enum tag_kind {
 	TAG_RECEIVE = 1,
@@ -109,13 +109,6 @@ struct completion {
 	uint32_t flags;
 };
 
-static uint64_t
-tag_pack(enum tag_kind kind, uint32_t index, uint32_t generation)
-{
-	return (uint64_t)kind << 56 |
-	       (uint64_t)(generation & GENERATION_MASK) << 32 | index;
-}
-
 static struct io_uring_back *
 uring_of(struct io *io)
 {
@@ -142,7 +135,7 @@ cancel_tag(struct io_uring_back *ur, uint64_t tag)
 	struct io_uring_sqe *sqe = sqe_get(ur);
 
 	io_uring_prep_cancel64(sqe, tag, 0);
-	io_uring_sqe_set_data64(sqe, tag_pack(TAG_IGNORE, 0, 0));
+	io_uring_sqe_set_data64(sqe, io_tag_pack(TAG_IGNORE, 0, 0));
 }
 
 /* ---- slots */
@@ -173,7 +166,7 @@ slot_arm_receive(struct io_uring_back *ur, uint32_t index)
 		sqe->buf_group = BUFFER_GROUP;
 	}
 	io_uring_sqe_set_data64(
-	    sqe, tag_pack(TAG_RECEIVE, index, slot->generation));
+	    sqe, io_tag_pack(TAG_RECEIVE, index, slot->generation));
 	slot->receive_armed = true;
 	slot->under_way++;
 }
@@ -216,7 +209,8 @@ uring_receive_stop(struct io *io, uint32_t index)
 		return;
 	slot->receiving = false;
 	if (slot->receive_armed)
-		cancel_tag(ur, tag_pack(TAG_RECEIVE, index, slot->generation));
+		cancel_tag(
+		    ur, io_tag_pack(TAG_RECEIVE, index, slot->generation));
 }
 
 static void
@@ -241,7 +235,7 @@ uring_send(struct io *io, uint32_t index, const void *data, size_t len)
 	SHM_ASSERT(!slot->closing);
 	io_uring_prep_send(sqe, slot->fd, data, len, MSG_NOSIGNAL);
 	io_uring_sqe_set_data64(
-	    sqe, tag_pack(TAG_SEND, index, slot->generation));
+	    sqe, io_tag_pack(TAG_SEND, index, slot->generation));
 	slot->sending = true;
 	slot->under_way++;
 }
@@ -272,7 +266,8 @@ uring_close(struct io *io, uint32_t index)
 	if (slot->under_way > 0)
 		shutdown(slot->fd, SHUT_RDWR);
 	if (slot->receive_armed)
-		cancel_tag(ur, tag_pack(TAG_RECEIVE, index, slot->generation));
+		cancel_tag(
+		    ur, io_tag_pack(TAG_RECEIVE, index, slot->generation));
 	slot_finish_close(ur, index);
 }
 
@@ -286,7 +281,7 @@ listener_arm(struct io_uring_back *ur, uint32_t index)
 
 	io_uring_prep_poll_add(sqe, listener->fd, POLLIN | EPOLLEXCLUSIVE);
 	io_uring_sqe_set_data64(
-	    sqe, tag_pack(TAG_LISTENER, index, listener->generation));
+	    sqe, io_tag_pack(TAG_LISTENER, index, listener->generation));
 }
 
 static void
@@ -307,7 +302,7 @@ uring_accept_stop(struct io *io, uint32_t index)
 
 	if (listener->fd == -1)
 		return;
-	cancel_tag(ur, tag_pack(TAG_LISTENER, index, listener->generation));
+	cancel_tag(ur, io_tag_pack(TAG_LISTENER, index, listener->generation));
 	listener->fd = -1;
 	listener->generation++;
 }
@@ -323,7 +318,7 @@ poller_arm(struct io_uring_back *ur, uint32_t index)
 	sqe = sqe_get(ur);
 	io_uring_prep_poll_add(sqe, poller->fd, poller->events);
 	io_uring_sqe_set_data64(
-	    sqe, tag_pack(TAG_POLLER, index, poller->generation));
+	    sqe, io_tag_pack(TAG_POLLER, index, poller->generation));
 	poller->armed = true;
 }
 
@@ -336,7 +331,8 @@ uring_poll(struct io *io, uint32_t index, int fd, uint32_t events)
 	if (poller->events == events && (events == 0 || poller->fd == fd))
 		return;
 	if (poller->armed) {
-		cancel_tag(ur, tag_pack(TAG_POLLER, index, poller->generation));
+		cancel_tag(
+		    ur, io_tag_pack(TAG_POLLER, index, poller->generation));
 		poller->generation++;
 		poller->armed = false;
 	}
@@ -354,6 +350,14 @@ buffer_give_back(struct io_uring_back *ur, unsigned id)
 	    ur->buffers + (size_t)id * BUFFER_BYTES, BUFFER_BYTES,
 	    (unsigned short)id, io_uring_buf_ring_mask(BUFFERS_COUNT), 0);
 	io_uring_buf_ring_advance(ur->buf_ring, 1);
+}
+
+static const char *
+buffer_of(const struct io_uring_back *ur, const struct completion *cqe)
+{
+	size_t id = cqe->flags >> IORING_CQE_BUFFER_SHIFT;
+
+	return ur->buffers + id * BUFFER_BYTES;
 }
 
 /* The poll way: the readiness came, the bytes are read here. */
@@ -376,11 +380,9 @@ receive_done(
 	const char *data = ur->scratch;
 	int res = cqe->res, called = 0;
 	bool has_buffer = (cqe->flags & IORING_CQE_F_BUFFER) != 0;
-	unsigned id = cqe->flags >> IORING_CQE_BUFFER_SHIFT;
-	bool late = (slot->generation & GENERATION_MASK) !=
-		    ((cqe->tag >> 32) & GENERATION_MASK);
 
-	SHM_ASSERT(!late); /* a slot outlives what it has under way */
+	/* A slot outlives what it has under way. */
+	SHM_ASSERT(io_tag_is_of(cqe->tag, slot->generation));
 	if ((cqe->flags & IORING_CQE_F_MORE) == 0) {
 		slot->receive_armed = false;
 		slot->under_way--;
@@ -390,7 +392,7 @@ receive_done(
 	else if (ur->way == RECEIVE_POLL && res > 0)
 		res = -ECANCELED; /* stopped meanwhile: the bytes can wait */
 	if (has_buffer)
-		data = ur->buffers + (size_t)id * BUFFER_BYTES;
+		data = buffer_of(ur, cqe);
 	/* ENOBUFS: all buffers hold bytes of this batch; EAGAIN: another turn.
 	 * ECANCELED: receiving was stopped.  None of them is the end. */
 	if (!slot->closing && !slot->ended && res != -ENOBUFS &&
@@ -401,7 +403,7 @@ receive_done(
 		called = 1;
 	}
 	if (has_buffer)
-		buffer_give_back(ur, id);
+		buffer_give_back(ur, cqe->flags >> IORING_CQE_BUFFER_SHIFT);
 	if (slot->closing)
 		slot_finish_close(ur, index);
 	else
@@ -425,13 +427,12 @@ send_done(struct io_uring_back *ur, uint32_t index, int res)
 }
 
 static int
-listener_done(struct io_uring_back *ur, uint32_t index, uint32_t generation)
+listener_done(struct io_uring_back *ur, uint32_t index, uint64_t tag)
 {
 	struct uring_listener *listener = &ur->listener[index];
 	int fd;
 
-	if (listener->fd == -1 ||
-	    (listener->generation & GENERATION_MASK) != generation)
+	if (listener->fd == -1 || !io_tag_is_of(tag, listener->generation))
 		return 0;
 	fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC);
 	if (fd == -1 &&
@@ -448,12 +449,11 @@ listener_done(struct io_uring_back *ur, uint32_t index, uint32_t generation)
 }
 
 static int
-poller_done(
-    struct io_uring_back *ur, uint32_t index, uint32_t generation, int res)
+poller_done(struct io_uring_back *ur, uint32_t index, uint64_t tag, int res)
 {
 	struct uring_poller *poller = &ur->poller[index];
 
-	if ((poller->generation & GENERATION_MASK) != generation)
+	if (!io_tag_is_of(tag, poller->generation))
 		return 0;
 	poller->armed = false;
 	if (poller->events == 0)
@@ -467,18 +467,17 @@ poller_done(
 static int
 completion_dispatch(struct io_uring_back *ur, const struct completion *cqe)
 {
-	uint32_t index = (uint32_t)cqe->tag;
-	uint32_t generation = (uint32_t)(cqe->tag >> 32) & GENERATION_MASK;
+	uint32_t index = io_tag_index(cqe->tag);
 
-	switch ((enum tag_kind)(cqe->tag >> 56)) {
+	switch ((enum tag_kind)io_tag_kind(cqe->tag)) {
 	case TAG_RECEIVE:
 		return receive_done(ur, index, cqe);
 	case TAG_SEND:
 		return send_done(ur, index, cqe->res);
 	case TAG_LISTENER:
-		return listener_done(ur, index, generation);
+		return listener_done(ur, index, cqe->tag);
 	case TAG_POLLER:
-		return poller_done(ur, index, generation, cqe->res);
+		return poller_done(ur, index, cqe->tag, cqe->res);
 	case TAG_IGNORE:
 		return 0;
 	}
@@ -499,14 +498,15 @@ closed_deliver(struct io_uring_back *ur)
 }
 
 static unsigned
-completions_take(struct io_uring_back *ur, struct completion batch[BATCH_MAX])
+completions_take(
+    struct io_uring_back *ur, struct completion *batch, unsigned max)
 {
 	struct io_uring_cqe *cqe;
 	unsigned head, count = 0;
 
 	io_uring_for_each_cqe(&ur->ring, head, cqe)
 	{
-		if (count == BATCH_MAX)
+		if (count == max)
 			break;
 		batch[count++] =
 		    (struct completion){cqe->user_data, cqe->res, cqe->flags};
@@ -515,16 +515,60 @@ completions_take(struct io_uring_back *ur, struct completion batch[BATCH_MAX])
 	return count;
 }
 
+static void
+completions_announce(const struct io_uring_back *ur,
+    const struct completion *batch, unsigned count)
+{
+	struct io_soon soon[IO_BATCH_MAX];
+	const struct uring_slot *slot;
+	uint32_t soon_count = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		const struct completion *cqe = &batch[i];
+
+		if (io_tag_kind(cqe->tag) != TAG_RECEIVE || cqe->res <= 0 ||
+		    (cqe->flags & IORING_CQE_F_BUFFER) == 0)
+			continue;
+		slot = &ur->slot[io_tag_index(cqe->tag)];
+		if (slot->closing || slot->ended)
+			continue;
+		soon[soon_count++] = (struct io_soon){io_tag_index(cqe->tag),
+		    (uint32_t)cqe->res, buffer_of(ur, cqe)};
+	}
+	if (soon_count > 0)
+		ur->io.events->soon(ur->io.owner, soon, soon_count);
+}
+
+/* What has ended until now, in batches; what ends meanwhile is for the next
+ * turn, or a flood of it would hold up timers and submissions. */
+static int
+completions_deliver(struct io_uring_back *ur)
+{
+	struct completion batch[IO_BATCH_MAX];
+	unsigned left = io_uring_cq_ready(&ur->ring), count;
+	int called = 0;
+
+	while (left > 0) {
+		count = completions_take(
+		    ur, batch, left < IO_BATCH_MAX ? left : IO_BATCH_MAX);
+		SHM_ASSERT(count > 0);
+		if (ur->io.events->soon != NULL)
+			completions_announce(ur, batch, count);
+		for (unsigned i = 0; i < count; i++)
+			called += completion_dispatch(ur, &batch[i]);
+		left -= count;
+	}
+	return called;
+}
+
 static int
 uring_turn(struct io *io, uint64_t wait_us)
 {
 	struct io_uring_back *ur = uring_of(io);
-	struct completion batch[BATCH_MAX];
 	struct io_uring_cqe *cqe;
 	struct __kernel_timespec ts = {.tv_sec = (long long)(wait_us / 1000000),
 	    .tv_nsec = (long long)(wait_us % 1000000) * 1000};
-	int called = 0, res;
-	unsigned count;
+	int called, res;
 
 	if (ur->closed_count > 0 || wait_us == 0)
 		res = io_uring_submit_and_get_events(&ur->ring);
@@ -536,13 +580,8 @@ uring_turn(struct io *io, uint64_t wait_us)
 		return res;
 	if (io->events->woke != NULL)
 		io->events->woke(io->owner);
-	called += closed_deliver(ur);
-	do {
-		count = completions_take(ur, batch);
-		for (unsigned i = 0; i < count; i++)
-			called += completion_dispatch(ur, &batch[i]);
-	} while (count == BATCH_MAX);
-	return called;
+	called = closed_deliver(ur);
+	return called + completions_deliver(ur);
 }
 
 /* ---- opening: what does this kernel let us have? */
