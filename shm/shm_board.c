@@ -49,6 +49,13 @@ shm_board_worker_reset(struct shm_board *board, uint32_t i)
 	shm_board_set(worker->requests, 0);
 }
 
+void
+shm_board_ops_reset(struct shm_board *board)
+{
+	shm_board_set(board->ops.pid, 0);
+	shm_board_set(board->ops.listening, 0);
+}
+
 bool
 shm_board_is_ready(const struct shm_board *board)
 {

@@ -3,12 +3,13 @@
  *
  * LAYOUT: one anonymous shared mapping made by the master before the first
  * fork: a header, then SHM_BOARD_WORKERS_MAX worker blocks of 128 bytes, each
- * on cache lines of its own.
+ * on cache lines of its own, and a block for ops.
  *
  * WHO MAY WRITE
  *   header          the master, but for migrate (the migrate child) and
  *                   served (any worker; it only ever becomes true)
  *   worker[i].pid, incarnation, restarts   the master
+ *   ops             the master, but for listening (ops)
  *   the rest of worker[i]                  the worker in slot i alone
  *
  * INVARIANTS
@@ -71,6 +72,15 @@ struct shm_board_worker {
 	_Atomic uint64_t log_dropped;	   /* lines that found no room */
 };
 
+/* The process beside the workers; all 0 when there is none. */
+struct shm_board_ops {
+	_Alignas(128) _Atomic int32_t pid; /* 0: nobody */
+	_Atomic uint32_t incarnation;	   /* counts its processes */
+	_Atomic uint32_t restarts;	   /* after deaths */
+	_Atomic uint32_t listening;  /* it hears the database's notifications */
+	_Atomic uint64_t started_us; /* shm_clock_us() */
+};
+
 struct shm_board {
 	uint64_t magic;
 	uint32_t bytes; /* of the whole mapping */
@@ -79,6 +89,7 @@ struct shm_board {
 	_Atomic uint32_t served;   /* a worker could serve once: ready */
 	_Atomic uint32_t draining; /* TERM was seen: not ready any more */
 	struct shm_board_worker worker[SHM_BOARD_WORKERS_MAX];
+	struct shm_board_ops ops;
 };
 
 _Static_assert(sizeof(struct shm_board_worker) == 128, "two cache lines");
@@ -93,6 +104,9 @@ void shm_board_free(struct shm_board **board); /* takes; NULL is fine */
 
 /* Forget the reports of slot i's dead process.  Master, after waitpid(2). */
 void shm_board_worker_reset(struct shm_board *board, uint32_t i);
+
+/* The same for ops. */
+void shm_board_ops_reset(struct shm_board *board);
 
 /*
  * May a load balancer send requests to this task?  True from the moment the

@@ -15,7 +15,9 @@ build autoconf           cmd:autoconf
 build autoconf-archive   file:/usr/share/aclocal/ax_append_flag.m4
 build automake           cmd:automake
 build pkg-config         cmd:pkg-config
+build libcurl4-openssl-dev pc:libcurl
 build libjansson-dev     pc:jansson
+build libmicrohttpd-dev  pc:libmicrohttpd
 build libpq-dev          pc:libpq
 build liburing-dev       pc:liburing
 run   postgresql         pg:initdb
@@ -24,6 +26,12 @@ test  libcmocka-dev      pc:cmocka
 test  python3            cmd:python3
 test  mandoc             cmd:mandoc
 test  xz-utils           cmd:xz
+tool  strace             cmd:strace
+tool  spin               cmd:spin
+tool  qemu-user          cmd:qemu-aarch64
+tool  gcc-aarch64-linux-gnu cmd:aarch64-linux-gnu-gcc
+tool  libc6-dev-arm64-cross file:/usr/aarch64-linux-gnu/include/stdio.h
+tool  libcmocka-dev:arm64 file:/usr/lib/aarch64-linux-gnu/libcmocka.so
 lint  clang              cmd:clang
 lint  clang-format       cmd:clang-format
 lint  clang-tidy         cmd:clang-tidy
@@ -93,6 +101,9 @@ packages_apt()
 			echo 'create_main_cluster = false' >$conf
 			trap 'rm -f $conf' EXIT
 		fi
+		case '$*' in
+		*:arm64*) dpkg --add-architecture arm64 ;;
+		esac
 		apt-get update -qq
 		apt-get install -y -qq --no-install-recommends $*"
 

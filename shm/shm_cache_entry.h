@@ -1,0 +1,281 @@
+/*
+ * An entry of the book cache: how it lies in a segment, how it is read while
+ * others may be overwriting it, and when it may be served.  Inline, because
+ * every get goes through all of it.
+ *
+ * MEMORY ORDER: R1, R3 and R4 are told at the top of shm_cache_get.c.
+ */
+#ifndef SHM_CACHE_ENTRY_H
+#define SHM_CACHE_ENTRY_H
+
+#include <string.h>
+
+#include "shm/shm_cache_part.h"
+
+/*
+ * AN ENTRY, in 64-bit words, on a border of 8 bytes:
+ *
+ *	0	hash
+ *	1	version:32 | klen:12 | vlen:20
+ *	2	taken_us:48 | cls:4 | status:12
+ *	3	fresh_ms:32 | modified_s:32
+ *	4	generation of its class, hard:32 | soft:32
+ *	5	id
+ *	6	row_version:32 | suspect:20 | head_bytes:12
+ *	7...	key, padded to a word; value, padded to a word
+ */
+/* Not left to the compiler's judgement: measured, see docs/PERFORMANCE.md. */
+#define SHM_CACHE_INLINE static inline __attribute__((always_inline))
+
+#define SHM_CACHE_ENTRY_WORDS 7
+#define SHM_CACHE_ENTRY_BYTES (SHM_CACHE_ENTRY_WORDS * 8)
+#define SHM_CACHE_HEAD_MAX    4095u /* of head_bytes:12 */
+
+/* What its seven words say. */
+struct shm_cache_entry {
+	uint64_t hash;
+	uint64_t taken_us;
+	uint64_t generation;
+	uint64_t id;
+	uint32_t version;
+	uint32_t klen;
+	uint32_t vlen;
+	uint32_t fresh_ms;
+	uint32_t modified_s;
+	uint32_t row_version;
+	uint32_t suspect;
+	uint32_t head_bytes;
+	uint16_t status;
+	uint8_t cls;
+};
+#define SHM_CACHE_SUSPECT_MASK 0xfffffu
+#define SHM_CACHE_TAKEN_MASK   (((uint64_t)1 << 48) - 1)
+
+/* Where an entry is. */
+struct shm_cache_spot {
+	_Atomic uint64_t *words;
+	uint64_t segment_word; /* as it was when the spot was found */
+	uint32_t segment;
+	uint32_t offset; /* in the segment, bytes */
+};
+
+static inline uint32_t
+shm_cache_key_room(uint32_t klen)
+{
+	return (klen + 7) & ~7u;
+}
+
+/* All that an entry takes. */
+static inline uint32_t
+shm_cache_entry_bytes(uint32_t klen, uint32_t vlen)
+{
+	return (SHM_CACHE_ENTRY_BYTES + shm_cache_key_room(klen) + vlen +
+		   SHM_CACHE_UNIT - 1) &
+	       ~(SHM_CACHE_UNIT - 1u);
+}
+
+/* The state of the world, before anything else is read. */
+SHM_CACHE_INLINE void
+shm_cache_lease_fill(const struct shm_cache *cache,
+    const _Atomic uint32_t *version, uint64_t now_us,
+    struct shm_cache_lease *lease)
+{
+	const struct shm_cache_head *head = cache->head;
+
+	lease->version = SHM_CACHE_ACQUIRE(*version); /* R1 */
+#pragma GCC unroll 3
+	for (uint32_t i = 0; i < SHM_CACHE_CLASSES; i++)
+		lease->generation[i] =
+		    SHM_CACHE_ACQUIRE(head->generation[i]); /* R1 */
+	lease->suspect = SHM_CACHE_ACQUIRE(head->suspect);  /* R1 */
+	lease->taken_us = now_us;
+}
+
+static inline void
+shm_cache_lease_take(const struct shm_cache *cache, uint64_t hash,
+    uint64_t now_us, struct shm_cache_lease *lease)
+{
+	shm_cache_lease_fill(
+	    cache, shm_cache_version_of(cache, hash), now_us, lease);
+}
+
+/* False: index names no place that is valid now. */
+SHM_CACHE_INLINE bool
+shm_cache_spot_find(
+    const struct shm_cache *cache, uint64_t index, struct shm_cache_spot *spot)
+{
+	uint64_t offset = shm_cache_index_offset(index);
+
+	if (offset >= cache->data_bytes)
+		return false;
+	spot->segment = (uint32_t)(offset >> cache->segment_shift);
+	spot->offset = (uint32_t)(offset & (cache->segment_bytes - 1));
+	spot->words = &cache->data[offset / 8];
+	spot->segment_word =
+	    SHM_CACHE_ACQUIRE(cache->segment[spot->segment].word); /* R3 */
+	return ((shm_cache_word_gen(spot->segment_word) ^
+		    shm_cache_index_gen(index)) &
+		   SHM_CACHE_GEN_MASK) == 0;
+}
+
+/* Its seven words taken apart; nothing of it is checked. */
+SHM_CACHE_INLINE void
+shm_cache_entry_decode(
+    const struct shm_cache_spot *spot, struct shm_cache_entry *entry)
+{
+	const _Atomic uint64_t *word = spot->words;
+	uint64_t w1 = SHM_CACHE_RELAXED(word[1]);
+	uint64_t w2 = SHM_CACHE_RELAXED(word[2]);
+	uint64_t w3 = SHM_CACHE_RELAXED(word[3]);
+	uint64_t w6 = SHM_CACHE_RELAXED(word[6]);
+
+	entry->hash = SHM_CACHE_RELAXED(word[0]);
+	entry->version = (uint32_t)(w1 >> 32);
+	entry->klen = (uint32_t)(w1 >> 20) & 0xfff;
+	entry->vlen = (uint32_t)w1 & 0xfffff;
+	entry->taken_us = w2 >> 16;
+	entry->cls = (uint8_t)(w2 >> 12 & 0xf);
+	entry->status = (uint16_t)(w2 & 0xfff);
+	entry->fresh_ms = (uint32_t)(w3 >> 32);
+	entry->modified_s = (uint32_t)w3;
+	entry->generation = SHM_CACHE_RELAXED(word[4]);
+	entry->id = SHM_CACHE_RELAXED(word[5]);
+	entry->row_version = (uint32_t)(w6 >> 32);
+	entry->suspect = (uint32_t)(w6 >> 12) & SHM_CACHE_SUSPECT_MASK;
+	entry->head_bytes = (uint32_t)w6 & 0xfff;
+}
+
+/* False: what is there is no entry (or is being overwritten). */
+static inline bool
+shm_cache_entry_load(const struct shm_cache *cache,
+    const struct shm_cache_spot *spot, struct shm_cache_entry *entry)
+{
+	if (cache->segment_bytes - spot->offset < SHM_CACHE_ENTRY_BYTES)
+		return false;
+	shm_cache_entry_decode(spot, entry);
+	return entry->cls < SHM_CACHE_CLASSES && entry->klen > 0 &&
+	       entry->klen <= SHM_CACHE_KEY_MAX &&
+	       entry->head_bytes <= entry->vlen &&
+	       shm_cache_entry_bytes(entry->klen, entry->vlen) <=
+		   cache->segment_bytes - spot->offset;
+}
+
+/* Is what was read since the spot was found what was there then? */
+SHM_CACHE_INLINE bool
+shm_cache_spot_held(
+    const struct shm_cache *cache, const struct shm_cache_spot *spot)
+{
+	uint64_t word;
+
+	shm_map_fence(memory_order_acquire); /* R4 */
+	word = SHM_CACHE_RELAXED(cache->segment[spot->segment].word);
+	return shm_cache_word_gen(word) ==
+	       shm_cache_word_gen(spot->segment_word);
+}
+
+/* The last bytes of a key as they lie in its last word, the rest zero. */
+SHM_CACHE_INLINE uint64_t
+shm_cache_key_tail(const char *data, uint32_t len)
+{
+	uint32_t rest = len % 8;
+	uint64_t word = 0;
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	if (len >= 8) {
+		/* All of it in one load, and out with what is before. */
+		memcpy(&word, data + len - 8, 8);
+		return word >> (64 - 8 * rest);
+	}
+#endif
+	memcpy(&word, data + len - rest, rest);
+	return word;
+}
+
+/* Is this the key in the entry?  There must be room for it. */
+SHM_CACHE_INLINE bool
+shm_cache_spot_has_key(
+    const struct shm_cache_spot *spot, const struct shm_cache_key *key)
+{
+	const _Atomic uint64_t *word = spot->words + SHM_CACHE_ENTRY_WORDS;
+	const char *data = key->data;
+	uint32_t left = key->len;
+	uint64_t have;
+
+	for (; left >= 8; left -= 8, data += 8) {
+		memcpy(&have, data, 8);
+		if (SHM_CACHE_RELAXED(*word++) != have)
+			return false;
+	}
+	return left == 0 || SHM_CACHE_RELAXED(*word) ==
+				shm_cache_key_tail(key->data, key->len);
+}
+
+static inline bool
+shm_cache_entry_is_of(const struct shm_cache_spot *spot,
+    const struct shm_cache_entry *entry, const struct shm_cache_key *key)
+{
+	return entry->hash == key->hash && entry->klen == key->len &&
+	       shm_cache_spot_has_key(spot, key);
+}
+
+/* Load what is the entry of key, if it is: the same as the two above, with the
+ * key first, so that nothing else has to be remembered meanwhile. */
+SHM_CACHE_INLINE bool
+shm_cache_entry_load_of(const struct shm_cache *cache,
+    const struct shm_cache_spot *spot, const struct shm_cache_key *key,
+    struct shm_cache_entry *entry)
+{
+	uint32_t room = (uint32_t)cache->segment_bytes - spot->offset;
+	uint32_t start = SHM_CACHE_ENTRY_BYTES + shm_cache_key_room(key->len);
+
+	if (room < start || SHM_CACHE_RELAXED(spot->words[0]) != key->hash ||
+	    !shm_cache_spot_has_key(spot, key))
+		return false;
+	shm_cache_entry_decode(spot, entry);
+	return entry->klen == key->len && entry->vlen <= room - start &&
+	       entry->head_bytes <= entry->vlen &&
+	       entry->cls < SHM_CACHE_CLASSES;
+}
+
+/* By its age alone.  What was taken in the future is young: the clock is the
+ * same for all, but who called us looked at it a moment ago. */
+SHM_CACHE_INLINE enum shm_cache_found
+shm_cache_entry_judge_age(const struct shm_cache *cache,
+    const struct shm_cache_entry *entry, uint64_t now_us)
+{
+	const struct shm_cache_policy *policy = &cache->policy;
+	uint64_t fresh_us = (uint64_t)entry->fresh_ms * 1000;
+	uint64_t age_us =
+	    now_us > entry->taken_us ? now_us - entry->taken_us : 0;
+
+	if (age_us <= fresh_us)
+		return SHM_CACHE_HIT;
+	age_us -= fresh_us;
+	if (age_us <= policy->stale_us)
+		return SHM_CACHE_STALE;
+	if (age_us - policy->stale_us <= policy->error_us)
+		return SHM_CACHE_ERROR_ONLY;
+	return SHM_CACHE_MISS;
+}
+
+/* How may entry be served in the world that lease describes? */
+SHM_CACHE_INLINE enum shm_cache_found
+shm_cache_entry_judge(const struct shm_cache *cache,
+    const struct shm_cache_entry *entry, const struct shm_cache_lease *lease,
+    uint64_t now_us)
+{
+	uint64_t changed = entry->generation ^ lease->generation[entry->cls];
+	enum shm_cache_found found;
+
+	if (entry->version != lease->version || changed >> 32 != 0)
+		return SHM_CACHE_MISS;
+	found = shm_cache_entry_judge_age(cache, entry, now_us);
+	if (changed != 0 && found < SHM_CACHE_STALE)
+		found = SHM_CACHE_STALE;
+	if (((entry->suspect ^ lease->suspect) & SHM_CACHE_SUSPECT_MASK) != 0 &&
+	    found < SHM_CACHE_ERROR_ONLY)
+		found = SHM_CACHE_ERROR_ONLY;
+	return found;
+}
+
+#endif

@@ -1,0 +1,318 @@
+/*
+ * Reading the book cache.
+ *
+ * LAYOUT: a bucket holds six index words and the versions of its four stripes,
+ * in one cache line.  An index word is a hint: it names a place in a segment.
+ * The entry in that place is the truth: it carries the whole key and the state
+ * of the world in which it was loaded (its lease).
+ *
+ * WHO MAY WRITE: a reader writes one thing, the frequency in an index word, by
+ * a CAS that may fail; never anything in a segment.  Keys that are hot have
+ * the highest frequency already, and their reads write nothing at all.
+ *
+ * INVARIANTS
+ *	I1 when a segment's gen moves, no index word names the old one
+ *	I2 bytes of a segment below its used do not change until its gen moves
+ *	I3 every number that is read from the mapping is checked before it
+ *	   becomes part of an address; whatever the mapping holds, a read
+ *	   stays inside it
+ *
+ * MEMORY ORDER
+ *	R1 open intents, then versions and generations, acquire and before all
+ *	   else: pairs with W1 of shm_cache.c and shm_cache_intent.c (which
+ *	   bump, then close)
+ *	R2 the acquire fence after an index word: pairs with W2, the put's
+ *	   release CAS, so that the entry's words are there
+ *	R3 the acquire load of the segment's word before the entry is read, and
+ *	R4 the acquire fence after the last byte was read, before the segment's
+ *	   word is loaded again: pairs with W4, the release fence of who makes a
+ *	   segment reusable.  Whoever saw a byte of its next life sees its
+ *	   next gen, and throws away what it read.
+ *
+ * A WRITER DIES INSIDE: a put becomes visible by one CAS of an index word;
+ * before that nothing names what it wrote.  A reader that dies leaves nothing.
+ *
+ * LIMITS: at most GET_TRIES rounds over at most six ways; then it is a miss.
+ */
+#include "config.h"
+
+#ifdef __x86_64__
+#include <emmintrin.h>
+#endif
+
+#include "shm/shm_cache_entry.h"
+
+#define GET_TRIES 4
+
+void
+shm_cache_prefetch_bucket(const struct shm_cache *cache, uint64_t hash)
+{
+	__builtin_prefetch(shm_cache_bucket_of(cache, hash));
+}
+
+void
+shm_cache_prefetch_entry(const struct shm_cache *cache, uint64_t hash)
+{
+	const struct shm_cache_bucket *bucket =
+	    shm_cache_bucket_of(cache, hash);
+	uint32_t tag = shm_cache_tag_of(hash);
+
+	for (uint32_t i = 0; i < SHM_CACHE_WAYS; i++) {
+		uint64_t index = SHM_CACHE_RELAXED(bucket->way[i]);
+		uint64_t offset = shm_cache_index_offset(index);
+
+		if (shm_cache_index_tag(index) != tag ||
+		    offset >= cache->data_bytes)
+			continue;
+		__builtin_prefetch(&cache->data[offset / 8]);
+		__builtin_prefetch(&cache->data[offset / 8 + 8]);
+		__builtin_prefetch(
+		    &cache->segment[offset >> cache->segment_shift]);
+	}
+}
+
+/* A NEGATIVE entry answers for a BOOK. */
+static inline bool
+entry_suits(const struct shm_cache_entry *entry, uint32_t cls)
+{
+	return entry->cls == cls ||
+	       (entry->cls == SHM_CACHE_NEGATIVE && cls == SHM_CACHE_BOOK);
+}
+
+static void
+view_fill(struct shm_cache_view *view, const struct shm_cache_entry *entry,
+    const struct shm_cache_spot *spot)
+{
+	view->id = entry->id;
+	view->taken_us = entry->taken_us;
+	view->row_version = entry->row_version;
+	view->modified_s = entry->modified_s;
+	view->head_bytes = entry->head_bytes;
+	view->value_bytes = entry->vlen;
+	view->status = entry->status;
+	view->cls = entry->cls;
+	view->segment_word = spot->segment_word;
+	view->segment = spot->segment;
+	view->offset = spot->offset;
+	view->value_offset =
+	    SHM_CACHE_ENTRY_BYTES + shm_cache_key_room(entry->klen);
+}
+
+/* It was used: one try, for a lost count is a lost count. */
+static inline void
+index_touch(_Atomic uint64_t *way, uint64_t index)
+{
+	if (shm_cache_index_freq(index) < SHM_CACHE_FREQ_MAX)
+		(void)atomic_compare_exchange_strong_explicit(way, &index,
+		    index + SHM_CACHE_FREQ_ONE, memory_order_relaxed,
+		    memory_order_relaxed);
+}
+
+/* What one round over the bucket came to. */
+enum looked {
+	LOOKED_DONE,
+	LOOKED_MOVED, /* something went away under our eyes */
+};
+
+/*
+ * The ways with this tag, a bit each: without branches, for which way it is
+ * cannot be predicted.  Only a filter: each way is loaded again, properly, so
+ * that a vector load may do.
+ */
+#ifdef SHM_MAP_IS_X86
+SHM_CACHE_INLINE uint32_t
+bucket_match(const struct shm_cache_bucket *bucket, uint32_t tag)
+{
+	const __m128i *ways = (const __m128i *)(const void *)bucket->way;
+	__m128i mask = _mm_set1_epi32(SHM_CACHE_TAG_MASK);
+	__m128i want = _mm_set1_epi32((int)tag);
+	__m128 one = _mm_castsi128_ps(_mm_load_si128(&ways[0]));
+	__m128 two = _mm_castsi128_ps(_mm_load_si128(&ways[1]));
+	__m128 three = _mm_castsi128_ps(_mm_load_si128(&ways[2]));
+	/* The low halves of four words, and of two, twice. */
+	__m128i low =
+	    _mm_castps_si128(_mm_shuffle_ps(one, two, _MM_SHUFFLE(2, 0, 2, 0)));
+	__m128i rest = _mm_castps_si128(
+	    _mm_shuffle_ps(three, three, _MM_SHUFFLE(2, 0, 2, 0)));
+
+	low = _mm_cmpeq_epi32(_mm_and_si128(low, mask), want);
+	rest = _mm_cmpeq_epi32(_mm_and_si128(rest, mask), want);
+	return ((uint32_t)_mm_movemask_ps(_mm_castsi128_ps(low)) |
+		   (uint32_t)_mm_movemask_ps(_mm_castsi128_ps(rest)) << 4) &
+	       ((1u << SHM_CACHE_WAYS) - 1);
+}
+_Static_assert(SHM_CACHE_WAYS == 6, "three vectors of two");
+#else
+SHM_CACHE_INLINE uint32_t
+bucket_match(const struct shm_cache_bucket *bucket, uint32_t tag)
+{
+	uint32_t ways = 0;
+
+	for (uint32_t i = 0; i < SHM_CACHE_WAYS; i++)
+		ways |= (uint32_t)(shm_cache_index_tag(SHM_CACHE_RELAXED(
+				       bucket->way[i])) == tag)
+			<< i;
+	return ways;
+}
+#endif
+
+/* One way whose tag fits: *found becomes how the answer in it may be served.
+ * *view is filled first of all and means nothing when that is MISS: so that
+ * nothing need be kept until it is known. */
+SHM_CACHE_INLINE enum looked
+way_look(struct shm_cache *cache, const struct shm_cache_key *key,
+    const struct shm_cache_lease *lease, _Atomic uint64_t *way,
+    struct shm_cache_view *view, enum shm_cache_found *found)
+{
+	uint64_t index = SHM_CACHE_RELAXED(*way);
+	struct shm_cache_entry entry;
+	struct shm_cache_spot spot;
+
+	*found = SHM_CACHE_MISS;
+	shm_map_fence(memory_order_acquire); /* R2 */
+	if (!shm_cache_spot_find(cache, index, &spot))
+		return index == 0 ? LOOKED_DONE : LOOKED_MOVED;
+	if (!shm_cache_entry_load_of(cache, &spot, key, &entry))
+		return shm_cache_spot_held(cache, &spot) ? LOOKED_DONE
+							 : LOOKED_MOVED;
+	view_fill(view, &entry, &spot);
+	if (!shm_cache_spot_held(cache, &spot))
+		return LOOKED_MOVED;
+	if (!entry_suits(&entry, key->cls))
+		return LOOKED_DONE;
+	*found = shm_cache_entry_judge(cache, &entry, lease, lease->taken_us);
+	if (*found != SHM_CACHE_MISS)
+		index_touch(way, index);
+	return LOOKED_DONE;
+}
+
+/* Two ways had the tag: see whether the other ones have a newer row. */
+__attribute__((noinline)) static enum looked
+bucket_look_on(struct shm_cache *cache, const struct shm_cache_key *key,
+    const struct shm_cache_lease *lease, uint32_t ways,
+    struct shm_cache_view *view, enum shm_cache_found *found)
+{
+	struct shm_cache_bucket *bucket = shm_cache_bucket_of(cache, key->hash);
+	struct shm_cache_view other;
+	enum shm_cache_found judged;
+
+	for (; ways != 0; ways &= ways - 1) {
+		if (way_look(cache, key, lease,
+			&bucket->way[__builtin_ctz(ways)], &other,
+			&judged) == LOOKED_MOVED)
+			return LOOKED_MOVED;
+		if (judged == SHM_CACHE_MISS ||
+		    (*found != SHM_CACHE_MISS &&
+			other.row_version <= view->row_version))
+			continue;
+		*view = other;
+		*found = judged;
+	}
+	return LOOKED_DONE;
+}
+
+/*
+ * Usually one way has the tag.  Two can have the key for an instant, when two
+ * puts met in the bucket: the newer row is served, so that reads never go
+ * backwards.
+ */
+SHM_CACHE_INLINE enum looked
+bucket_look(struct shm_cache *cache, struct shm_cache_bucket *bucket,
+    const struct shm_cache_key *key, const struct shm_cache_lease *lease,
+    struct shm_cache_view *view, enum shm_cache_found *found)
+{
+	uint32_t ways = bucket_match(bucket, shm_cache_tag_of(key->hash));
+	enum looked looked;
+
+	*found = SHM_CACHE_MISS;
+	if (ways == 0)
+		return LOOKED_DONE;
+	looked = way_look(
+	    cache, key, lease, &bucket->way[__builtin_ctz(ways)], view, found);
+	ways &= ways - 1;
+	if (__builtin_expect(ways != 0, 0) && looked == LOOKED_DONE)
+		looked = bucket_look_on(cache, key, lease, ways, view, found);
+	return looked;
+}
+
+/* Is a write under way that may change the answer? */
+static bool
+key_is_open(const struct shm_cache *cache, const struct shm_cache_key *key)
+{
+	if (key->cls != SHM_CACHE_LIST)
+		return shm_cache_is_open(cache, key->hash); /* R1 */
+	return !cache->policy.lists_relaxed &&
+	       SHM_CACHE_ACQUIRE(cache->head->lists_open) != 0; /* R1 */
+}
+
+bool
+shm_cache_lease_holds(const struct shm_cache *cache,
+    const struct shm_cache_key *key, const struct shm_cache_lease *lease,
+    uint32_t cls)
+{
+	uint64_t generation;
+
+	if (key_is_open(cache, key) ||
+	    SHM_CACHE_ACQUIRE(*shm_cache_version_of(cache, key->hash)) !=
+		lease->version) /* R1 */
+		return false;
+	generation = SHM_CACHE_ACQUIRE(cache->head->generation[cls]); /* R1 */
+	return (generation ^ lease->generation[cls]) >> 32 == 0;
+}
+
+/* Something moved under our eyes: look again, a few times. */
+__attribute__((noinline)) static enum shm_cache_found
+get_again(struct shm_cache *cache, const struct shm_cache_key *key,
+    const struct shm_cache_lease *lease, struct shm_cache_view *view)
+{
+	struct shm_cache_bucket *bucket = shm_cache_bucket_of(cache, key->hash);
+	enum shm_cache_found found;
+
+	for (uint32_t i = 1; i < GET_TRIES; i++) {
+		shm_cache_add(cache, SHM_CACHE_retries, 1);
+		if (bucket_look(cache, bucket, key, lease, view, &found) ==
+		    LOOKED_DONE)
+			return found;
+	}
+	shm_cache_add(cache, SHM_CACHE_retries, 1);
+	return SHM_CACHE_MISS;
+}
+
+enum shm_cache_found
+shm_cache_get(struct shm_cache *cache, const struct shm_cache_key *key,
+    uint64_t now_us, struct shm_cache_lease *lease, struct shm_cache_view *view)
+{
+	struct shm_cache_bucket *bucket = shm_cache_bucket_of(cache, key->hash);
+	bool is_open = key_is_open(cache, key);
+	enum shm_cache_found found;
+
+	shm_cache_lease_fill(
+	    cache, &bucket->version[key->hash >> 62], now_us, lease);
+	if (__builtin_expect(is_open, 0))
+		return SHM_CACHE_MISS;
+	if (__builtin_expect(bucket_look(cache, bucket, key, lease, view,
+				 &found) == LOOKED_DONE,
+		1))
+		return found;
+	return get_again(cache, key, lease, view);
+}
+
+bool
+shm_cache_copy(struct shm_cache *cache, const struct shm_cache_view *view,
+    uint32_t from, uint32_t len, void *out)
+{
+	struct shm_cache_spot spot = {
+	    .segment_word = view->segment_word, .segment = view->segment};
+	uint64_t start;
+
+	SHM_ASSERT((uint64_t)from + len <= view->value_bytes);
+	start = (uint64_t)view->offset + view->value_offset + from;
+	SHM_ASSERT(view->segment < cache->segments_count &&
+		   start + len <= cache->segment_bytes);
+	start += (uint64_t)view->segment << cache->segment_shift;
+	shm_map_read(out, cache->data, start, len); /* R0 of shm_map.c */
+	if (shm_cache_spot_held(cache, &spot))
+		return true;
+	shm_cache_add(cache, SHM_CACHE_retries, 1);
+	return false;
+}
