@@ -18,9 +18,13 @@
  *	    the path was copied, texts of the body live in the document.
  *	I2  The document lives until the answer is written, because the answer
  *	    may name its ISBN, and no longer.
- *	I3  call->isbn is empty exactly when the path's ISBN is longer than any
+ *	I3  The call's ISBN is empty exactly when the path's is longer than any
  *	    that can be stored, for an empty segment is no book's path.  Such a
  *	    book is known not to exist without asking.
+ *	I4  call->cacheable is set, and conditions are read, only for reads
+ *	    that passed all checks: whatever else is answered, an error above
+ *	    all, is no business of the cache and of preconditions (RFC 9110
+ *	    section 13.2.1).
  */
 #include "config.h"
 
@@ -29,6 +33,7 @@
 #include "api/api.h"
 #include "api/api_book.h"
 #include "api/api_call.h"
+#include "api/api_condition.h"
 #include "api/api_done.h"
 #include "api/api_health.h"
 #include "api/api_media.h"
@@ -72,7 +77,8 @@ static bool
 decode_isbn(
     struct api_call *call, struct api_slice segment, struct api_buf *buf)
 {
-	char *out = call->isbn;
+	char *const isbn = call->key + 1;
+	char *out = isbn;
 	size_t len, points;
 
 	if (segment.len > API_ISBN_BYTES_MAX) {
@@ -82,13 +88,12 @@ decode_isbn(
 	}
 	if (!api_route_decode(segment, out, &len, &points))
 		return false;
-	if (points > API_ISBN_CHARS_MAX) {
-		call->isbn[0] = '\0';
-		return true;
-	}
-	if (out != call->isbn)
-		memcpy(call->isbn, out, len);
-	call->isbn[len] = '\0';
+	if (points > API_ISBN_CHARS_MAX)
+		len = 0;
+	else if (out != isbn)
+		memcpy(isbn, out, len);
+	isbn[len] = '\0';
+	call->isbn_len = (uint16_t)len;
 	return true;
 }
 
@@ -130,17 +135,29 @@ begin_write(struct api_call *call, const struct api_request *request,
 	return API_NEED_BODY;
 }
 
+/* A read that can be answered from the cache (I4). */
+static void
+begin_read(struct api_call *call, const struct api_request *request,
+    enum api_cacheable cacheable, char key)
+{
+	call->cacheable = cacheable;
+	call->key[0] = key;
+	api_condition_read(&call->condition, request);
+}
+
 static enum api_verdict
 begin_books(struct api_call *call, const struct api_request *request,
     struct api_buf *buf, struct api_reply *reply)
 {
 	if (call->method == API_POST)
 		return begin_write(call, request, buf, reply);
+	begin_read(call, request, API_CACHEABLE_LIST, API_KEY_LIST);
 	if (call->method == API_HEAD) {
 		*reply = (struct api_reply){
 		    .status = 200,
 		    .content_type = API_TYPE_JSON,
 		    .is_stream_head = true,
+		    .cacheable = API_CACHEABLE_LIST,
 		};
 		return API_DONE;
 	}
@@ -156,11 +173,13 @@ begin_book(struct api_call *call, const struct api_request *request,
 
 	if (call->method == API_PUT)
 		return begin_write(call, request, buf, reply);
-	if (call->isbn[0] == '\0')
+	if (call->isbn_len == 0)
 		return is_delete ? api_done_no_content(reply)
 				 : done_too_long(call, segment, buf, reply);
+	if (!is_delete)
+		begin_read(call, request, API_CACHEABLE_BOOK, API_KEY_BOOK);
 	set_statement(call, is_delete ? API_SQL_BOOK_DELETE : API_SQL_BOOK_GET);
-	add_param(call, call->isbn);
+	add_param(call, api_call_isbn(call));
 	return API_NEED_DB;
 }
 
@@ -235,6 +254,7 @@ api_begin(struct api_call *call, const struct api *api,
 
 	call->api = api;
 	call->method = request->method;
+	call->cacheable = API_CACHEABLE_NOT;
 	call->as_problem_json = false;
 	call->has_row = false;
 	call->tries = 0;
@@ -242,7 +262,9 @@ api_begin(struct api_call *call, const struct api *api,
 	call->statement.params_count = 0;
 	call->document = NULL;
 	call->row_start = 0;
-	call->isbn[0] = '\0';
+	call->condition.kind = API_CONDITION_NONE;
+	call->isbn_len = 0;
+	call->key[1] = '\0';
 	if (request->asterisk && request->method == API_OPTIONS)
 		call->route = &api_route_table[API_ROUTE_ASTERISK];
 	else
@@ -290,7 +312,8 @@ set_write_statement(struct api_call *call, const struct api_book *book)
 	} else {
 		set_statement(call, API_SQL_BOOK_PUT);
 		/* NULL equals no ISBN, which is right for one too long. */
-		add_param(call, call->isbn[0] != '\0' ? call->isbn : NULL);
+		add_param(
+		    call, call->isbn_len > 0 ? api_call_isbn(call) : NULL);
 	}
 	add_param(call, book->isbn);
 	add_param(call, book->title);

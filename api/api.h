@@ -15,6 +15,7 @@
 
 #include "api/api_slice.h"
 #include "shm/shm_board.h"
+#include "shm/shm_cache.h"
 
 enum api_method {
 	API_GET = 0,
@@ -91,7 +92,26 @@ struct api_request {
 	struct api_slice accept; /* fields joined by ", "; data NULL: absent */
 	struct api_slice content_type;
 	struct api_slice content_encoding;
+	struct api_slice if_none_match; /* fields joined by ", " */
+	struct api_slice if_modified_since;
 	bool has_body; /* Content-Length > 0 or chunked */
+};
+
+/* Which state of which thing an answer shows: what its validators (RFC 9110
+ * section 8.8) are made of. */
+struct api_version {
+	uint64_t id; /* of the row; of a list, api_content_hash() of it */
+	uint32_t row_version;
+	uint32_t modified_s; /* Last-Modified, Unix time; 0: none */
+};
+
+/* How an answer may be kept, if it has a body to keep (the head of a list has
+ * none); also: whether it says Cache-Control and Vary. */
+enum api_cacheable {
+	API_CACHEABLE_NOT = 0,
+	API_CACHEABLE_BOOK,	/* 200 */
+	API_CACHEABLE_NEGATIVE, /* 404: there is no such book */
+	API_CACHEABLE_LIST,	/* 200 */
 };
 
 /*
@@ -107,6 +127,9 @@ struct api_reply {
 	struct api_slice location; /* Location's value; empty: none.  In buf. */
 	uint16_t retry_after_s;	   /* 0: no Retry-After */
 	bool is_stream_head; /* HEAD of a list: announce chunked, no length */
+	enum api_cacheable cacheable;
+	bool has_version; /* say ETag, and Last-Modified unless it is 0 */
+	struct api_version version;
 };
 
 enum api_verdict {
@@ -169,6 +192,59 @@ void api_stream_close(struct api_call *call, struct api_buf *buf);
 
 /* Frees what the call holds (a parsed document).  Any number of times. */
 void api_call_end(struct api_call *call);
+
+/* ---- the cache's questions */
+
+/*
+ * What the answer to a GET or HEAD is kept under: "b" and the ISBN, or "l" and
+ * the canonical query.  False: this request is none of the cache's business
+ * (a write, a health check, an ISBN that cannot exist).  *cls is BOOK or LIST.
+ * The slice is borrowed from the call until that begins again.  After
+ * api_begin() said NEED_DB or NEED_STREAM, or DONE for the HEAD of a list.
+ */
+bool api_cache_key(const struct api_call *call, struct api_slice *key,
+    enum shm_cache_class *cls) SHM_MUSTCHECK;
+
+/* The key of one book, for who knows only its ISBN.  out has room for
+ * 1 + isbn.len bytes; returns the length. */
+size_t api_cache_book_key(struct api_slice isbn, char *out);
+
+/* The ISBNs (0 to 2) that the write about to be sent may change: borrowed from
+ * the call, of POST, PUT and DELETE after API_NEED_DB. */
+uint32_t
+api_call_touches(const struct api_call *call, struct api_slice isbn[2]);
+
+/* Would the client be told nothing new by an answer of this version: the
+ * request's If-None-Match names its ETag, or without that field its
+ * If-Modified-Since is not before it (RFC 9110 section 13.2.2)?  For 200
+ * answers to GET and HEAD. */
+bool api_call_is_not_modified(
+    const struct api_call *call, const struct api_version *version);
+
+/* Turn a 200 *reply into 304: no body and no type of one, so say no length
+ * either; what is said about validators and keeping stays. */
+void api_reply_not_modified(struct api_reply *reply);
+
+/* The 404 that api_db() would give for the call's book, without asking. */
+void api_call_not_found(
+    struct api_call *call, struct api_buf *buf, struct api_reply *reply);
+
+/* The 503 for a load that failed a moment ago, without asking again. */
+void api_call_unavailable(
+    struct api_call *call, struct api_buf *buf, struct api_reply *reply);
+
+/* ETag's value with its quotes: the same for a version in every task and after
+ * every restart (no seed).  Strong. */
+#define API_ETAG_BYTES 18
+void api_etag(const struct api_version *version, char out[API_ETAG_BYTES]);
+
+/* A 64-bit hash of a list's bytes, not seeded; continue with the result of the
+ * bytes before (0 at first): in whatever pieces, the result is the same. */
+uint64_t api_content_hash(uint64_t before, const void *data, size_t len);
+
+/* "Sun, 06 Nov 1994 08:49:37 GMT" (IMF-fixdate), of Unix time; no NUL. */
+#define API_DATE_BYTES 29
+void api_date(uint64_t unix_s, char out[API_DATE_BYTES]);
 
 /* Did the request's Accept ask for RFC 9457 bodies?  After api_begin(). */
 bool api_call_wants_problem(const struct api_call *call);

@@ -286,14 +286,17 @@ api_book_write_errors(const struct api_book_errors *errors, struct api_buf *buf)
 	api_buf_text(buf, "\"}");
 }
 
+/* A column of 8 bytes; 0 for SQL NULL. */
 static uint64_t
-read_u64(const char *data)
+read_u64(const struct api_cell *cell)
 {
-	const uint8_t *byte = (const uint8_t *)data;
 	uint64_t value = 0;
 
+	if (cell->data == NULL)
+		return 0;
+	SHM_ASSERT(cell->len == 8);
 	for (int i = 0; i < 8; i++)
-		value = value << 8 | byte[i];
+		value = value << 8 | (uint8_t)cell->data[i];
 	return value;
 }
 
@@ -322,8 +325,7 @@ put_integer(char *at, const struct api_cell *cell)
 {
 	if (cell->data == NULL)
 		return put_null(at);
-	SHM_ASSERT(cell->len == 8);
-	return api_put_i64(at, (int64_t)read_u64(cell->data));
+	return api_put_i64(at, (int64_t)read_u64(cell));
 }
 
 static char *
@@ -334,8 +336,7 @@ put_double(char *at, const struct api_cell *cell)
 
 	if (cell->data == NULL)
 		return put_null(at);
-	SHM_ASSERT(cell->len == 8);
-	bits = read_u64(cell->data);
+	bits = read_u64(cell);
 	memcpy(&value, &bits, sizeof(value));
 	return at + api_number_print(value, at);
 }
@@ -435,8 +436,7 @@ put_date(char *at, const struct api_cell *cell)
 
 	if (cell->data == NULL)
 		return put_null(at);
-	SHM_ASSERT(cell->len == 8);
-	us = (int64_t)read_u64(cell->data);
+	us = (int64_t)read_u64(cell);
 	if (us == INT64_MAX || us == INT64_MIN)
 		return put_null(at); /* the infinities */
 	*at++ = '"';
@@ -481,4 +481,28 @@ api_book_write(const struct api_row *row, struct api_buf *buf)
 	*at++ = '}';
 	buf->len = (size_t)(at - buf->data);
 	SHM_ASSERT(buf->len <= buf->cap);
+}
+
+/* Whole seconds of Unix time; 0 for none and what does not fit: the
+ * infinities, before 1970, after 2106. */
+static uint32_t
+unix_seconds(const struct api_cell *cell)
+{
+	const int64_t epoch_s = 946684800; /* of 2000-01-01 */
+	int64_t us = (int64_t)read_u64(cell);
+	int64_t seconds = us / 1000000 - (us % 1000000 < 0) + epoch_s;
+
+	if (cell->data == NULL || seconds < 0 || seconds > UINT32_MAX)
+		return 0;
+	return (uint32_t)seconds;
+}
+
+struct api_version
+api_book_version(const struct api_row *row)
+{
+	return (struct api_version){
+	    .id = read_u64(&row->cell[COLUMN_ID]),
+	    .row_version = (uint32_t)read_u64(&row->cell[COLUMN_VERSION]),
+	    .modified_s = unix_seconds(&row->cell[COLUMN_LAST_MODIFIED_DATE]),
+	};
 }

@@ -56,6 +56,9 @@ void api_book_write_errors(
 /* The stored book as JSON. */
 void api_book_write(const struct api_row *row, struct api_buf *buf);
 
+/* Which state of which book the row is. */
+struct api_version api_book_version(const struct api_row *row);
+
 /* ISO 8601 in UTC of a timestamp in PostgreSQL's binary format (microseconds
  * since 2000-01-01), without quotes: at most API_BOOK_DATE_BYTES_MAX. */
 #define API_BOOK_DATE_BYTES_MAX 32

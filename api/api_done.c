@@ -36,6 +36,18 @@ api_done_not_found(struct api_call *call, struct api_slice isbn,
 }
 
 enum api_verdict
+api_done_no_book(
+    struct api_call *call, struct api_buf *buf, struct api_reply *reply)
+{
+	(void)api_done_not_found(call,
+	    (struct api_slice){api_call_isbn(call), call->isbn_len}, buf,
+	    reply);
+	if (reply->status == 404)
+		reply->cacheable = API_CACHEABLE_NEGATIVE;
+	return API_DONE;
+}
+
+enum api_verdict
 api_done_exists(struct api_call *call, const char *isbn, struct api_buf *buf,
     struct api_reply *reply)
 {
@@ -44,6 +56,14 @@ api_done_exists(struct api_call *call, const char *isbn, struct api_buf *buf,
 
 	api_problem_detail(422, &detail, call->as_problem_json, buf, reply);
 	return API_DONE;
+}
+
+enum api_verdict
+api_done_unavailable(
+    struct api_call *call, struct api_buf *buf, struct api_reply *reply)
+{
+	return api_done_retry(call, API_RETRY_AFTER_AWAY_S,
+	    "The database is not available at the moment.", buf, reply);
 }
 
 enum api_verdict

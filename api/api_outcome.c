@@ -16,9 +16,6 @@
 
 #define TRIES_MAX 5 /* statements for one write; more: 503, Retry-After */
 
-#define RETRY_AFTER_S	   1 /* what passes by itself */
-#define RETRY_AFTER_AWAY_S 2 /* a database that has to come back */
-
 void
 api_row(struct api_call *call, const struct api_row *row, struct api_buf *buf)
 {
@@ -26,35 +23,43 @@ api_row(struct api_call *call, const struct api_row *row, struct api_buf *buf)
 	 * stands, for ISBNs are unique. */
 	call->has_row = true;
 	call->row_start = buf->len;
+	call->version = api_book_version(row);
 	api_book_write(row, buf);
 }
 
-/* The ISBN in the body of a POST or PUT. */
-static const char *
-body_isbn(const struct api_call *call)
-{
-	return call->statement.params[call->method == API_PUT ? 1 : 0];
-}
-
-/* The stored book; for a new one with its place. */
-static enum api_verdict
-done_row(struct api_call *call, struct api_buf *buf, struct api_reply *reply)
+/* The answer shows the row, and its place when it is new. */
+static void
+reply_row(struct api_call *call, struct api_buf *buf, struct api_reply *reply)
 {
 	size_t row_end = buf->len;
 
 	if (call->method != API_POST) {
 		api_reply_written(
 		    200, API_TYPE_JSON, call->row_start, buf, reply);
-		return API_DONE;
+		return;
 	}
 	api_buf_text(buf, "/books/");
-	api_buf_text(buf, body_isbn(call)); /* digits only */
+	api_buf_text(buf, api_call_body_isbn(call)); /* digits only */
 	api_reply_written(201, API_TYPE_JSON, call->row_start, buf, reply);
 	if (reply->status == 201) {
 		reply->body.len = row_end - call->row_start;
 		reply->location.data = buf->data + row_end;
 		reply->location.len = buf->len - row_end;
 	}
+}
+
+/* The stored book with its validators; what a read showed may be kept.  Those
+ * of PUT would say that it was stored as it was sent (RFC 9110, section 9.3.4),
+ * but it has got members and dates. */
+static enum api_verdict
+done_row(struct api_call *call, struct api_buf *buf, struct api_reply *reply)
+{
+	reply_row(call, buf, reply);
+	if (reply->status == 500)
+		return API_DONE;
+	reply->cacheable = call->cacheable;
+	reply->has_version = call->method != API_PUT;
+	reply->version = call->version;
 	return API_DONE;
 }
 
@@ -64,7 +69,7 @@ try_again(struct api_call *call, struct api_buf *buf, struct api_reply *reply)
 {
 	if (++call->tries < TRIES_MAX)
 		return API_NEED_DB;
-	return api_done_retry(call, RETRY_AFTER_S,
+	return api_done_retry(call, API_RETRY_AFTER_S,
 	    "Others kept changing this book; nothing was changed here.", buf,
 	    reply);
 }
@@ -77,12 +82,13 @@ db_ok(struct api_call *call, struct api_buf *buf, struct api_reply *reply)
 		return api_done_no_content(reply);
 	if (call->has_row)
 		return done_row(call, buf, reply);
-	if (call->method == API_PUT && strcmp(call->isbn, body_isbn(call)) == 0)
+	if (call->method == API_PUT &&
+	    strcmp(api_call_isbn(call), api_call_body_isbn(call)) == 0)
 		return try_again(call, buf, reply);
 	if (call->method == API_PUT || call->method == API_POST)
-		return api_done_exists(call, body_isbn(call), buf, reply);
-	return api_done_not_found(call,
-	    (struct api_slice){call->isbn, strlen(call->isbn)}, buf, reply);
+		return api_done_exists(
+		    call, api_call_body_isbn(call), buf, reply);
+	return api_done_no_book(call, buf, reply);
 }
 
 static bool
@@ -110,15 +116,16 @@ db_refused(struct api_call *call, const char *sqlstate, struct api_buf *buf,
 		    "A text has characters that the database cannot store.",
 		    buf, reply);
 	if (is_write && state_is(sqlstate, "23505"))
-		return api_done_exists(call, body_isbn(call), buf, reply);
+		return api_done_exists(
+		    call, api_call_body_isbn(call), buf, reply);
 	if (state_is(sqlstate, "40001") || state_is(sqlstate, "40P01"))
 		return try_again(call, buf, reply);
 	if (state_is(sqlstate, "57014"))
-		return api_done_retry(call, RETRY_AFTER_S,
+		return api_done_retry(call, API_RETRY_AFTER_S,
 		    "The database did not answer in time.", buf, reply);
 	if (state_is(sqlstate, "08") || state_is(sqlstate, "25006") ||
 	    state_is(sqlstate, "53") || state_is(sqlstate, "57P0"))
-		return api_done_retry(call, RETRY_AFTER_AWAY_S,
+		return api_done_retry(call, API_RETRY_AFTER_AWAY_S,
 		    "The database cannot serve at the moment.", buf, reply);
 	return api_done_problem(
 	    call, 500, "The database refused the statement.", buf, reply);
@@ -132,16 +139,15 @@ db_ended(struct api_call *call, enum api_db_outcome outcome,
 	case API_DB_OK:
 		return db_ok(call, buf, reply);
 	case API_DB_UNAVAILABLE:
-		return api_done_retry(call, RETRY_AFTER_AWAY_S,
-		    "The database is not available at the moment.", buf, reply);
+		return api_done_unavailable(call, buf, reply);
 	case API_DB_BUSY:
-		return api_done_retry(call, RETRY_AFTER_S,
+		return api_done_retry(call, API_RETRY_AFTER_S,
 		    "All connections to the database are busy.", buf, reply);
 	case API_DB_TIMEOUT:
-		return api_done_retry(call, RETRY_AFTER_S,
+		return api_done_retry(call, API_RETRY_AFTER_S,
 		    "The database did not answer in time.", buf, reply);
 	case API_DB_UNKNOWN:
-		return api_done_retry(call, RETRY_AFTER_AWAY_S,
+		return api_done_retry(call, API_RETRY_AFTER_AWAY_S,
 		    "The database was lost while it wrote: the change may or"
 		    " may not have been made. GET the book to find out.",
 		    buf, reply);
@@ -178,6 +184,7 @@ api_stream_open(
 	*reply = (struct api_reply){
 	    .status = 200,
 	    .content_type = API_TYPE_JSON,
+	    .cacheable = API_CACHEABLE_LIST,
 	};
 }
 

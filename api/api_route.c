@@ -113,13 +113,32 @@ escape_value(const char *text, size_t len)
 	return high == -1 || low == -1 ? -1 : high * 16 + low;
 }
 
+/* Copy what stands for itself, and for one code point each; how many bytes. */
+static size_t
+copy_plain(struct api_slice segment, char *out)
+{
+	size_t len = 0;
+
+	while (len < segment.len && (signed char)segment.data[len] > 0 &&
+	       segment.data[len] != '%') {
+		out[len] = segment.data[len];
+		len++;
+	}
+	return len;
+}
+
 bool
 api_route_decode(
     struct api_slice segment, char *out, size_t *len, size_t *points)
 {
-	struct api_slice decoded = {out, 0};
+	size_t plain = copy_plain(segment, out);
+	struct api_slice decoded = {out, plain};
 
-	for (size_t i = 0; i < segment.len; i++) {
+	if (plain == segment.len) { /* as most are */
+		*len = *points = plain;
+		return true;
+	}
+	for (size_t i = plain; i < segment.len; i++) {
 		int byte = (uint8_t)segment.data[i];
 
 		if (byte == '%') {

@@ -57,6 +57,7 @@ teardown(void **state)
 struct sent {
 	enum api_method method;
 	const char *path, *query, *accept, *content_type, *content_encoding;
+	const char *if_none_match, *if_modified_since;
 	bool asterisk;
 };
 
@@ -87,6 +88,8 @@ begin(struct sent sent)
 	    .accept = copy_of(sent.accept),
 	    .content_type = copy_of(sent.content_type),
 	    .content_encoding = copy_of(sent.content_encoding),
+	    .if_none_match = copy_of(sent.if_none_match),
+	    .if_modified_since = copy_of(sent.if_modified_since),
 	};
 	enum api_verdict verdict;
 
@@ -99,6 +102,8 @@ begin(struct sent sent)
 	free((char *)request.accept.data);
 	free((char *)request.content_type.data);
 	free((char *)request.content_encoding.data);
+	free((char *)request.if_none_match.data);
+	free((char *)request.if_modified_since.data);
 	return verdict;
 }
 
@@ -130,6 +135,10 @@ expect_reply(int status, const char *content_type, const char *text)
 	assert_int_equal(reply.retry_after_s != 0, status == 503);
 	assert_int_equal(reply.location.len != 0, status == 201);
 	assert_true(status != 405 || reply.allow != NULL);
+	if (reply.has_version)
+		assert_true(status == 200 || status == 201);
+	if (reply.cacheable != API_CACHEABLE_NOT)
+		assert_true(status == 200 || status == 404);
 }
 
 static inline void

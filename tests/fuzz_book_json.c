@@ -78,6 +78,8 @@ check_created(const struct api_reply *reply, const struct test_book *book)
 	json_t *document = check_json(reply->body);
 
 	CHECK(reply->status == 201);
+	CHECK(reply->has_version && reply->version.row_version == 1);
+	CHECK(reply->cacheable == API_CACHEABLE_NOT);
 	check_member(document, "isbn", book->isbn);
 	check_member(document, "title", book->title);
 	check_member(document, "author", book->author);

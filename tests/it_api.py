@@ -777,14 +777,21 @@ ALLOW = {"/": "GET, HEAD, OPTIONS",
          "/actuator/health": "GET, HEAD, OPTIONS"}
 
 
-def same_head(answer):
+def same_head(answer, *but):
     """What GET and HEAD must have in common."""
     return (answer.status, answer.reason,
             {name: value for name, value in answer.headers.items()
-             if name != "date"})
+             if name not in ("date", "age") + but})
 
 
 def test_methods(books, backend):
+    def expect_same_head(client, got, target):
+        head = client.request("HEAD", target)
+        t.equal(head.body, b"", f"body of HEAD {target}")
+        t.equal(same_head(head), same_head(got), f"head of {target}")
+        t.equal(client.request("GET", "/livez").body, b"alive",
+                f"behind HEAD {target}")
+
     @t.case(f"{backend}: HEAD has the head of GET and no body")
     def _():
         isbn = books.new()["isbn"]
@@ -792,12 +799,22 @@ def test_methods(books, backend):
                        "/livez", "/readyz", "/health", "/actuator/health",
                        "/books/%zz", "/books/" + LONG_ISBN):
             with books.server.raw() as client:
-                got = client.request("GET", target)
-                head = client.request("HEAD", target)
-                t.equal(head.body, b"", f"body of HEAD {target}")
-                t.equal(same_head(head), same_head(got), f"head of {target}")
-                t.equal(client.request("GET", "/livez").body, b"alive",
-                        f"behind HEAD {target}")
+                got = first = client.request("GET", target)
+                while got.header("x-cache") not in (None, "hit"):
+                    got = client.request("GET", target)
+                expect_same_head(client, got, target)
+                if target != "/books":  # its tag is known only afterwards
+                    t.equal(same_head(got, "x-cache"),
+                            same_head(first, "x-cache"), "from the database")
+
+    @t.case(f"{backend}: HEAD of a list that is not kept has that of its GET")
+    def _():
+        with books.server.raw() as client:
+            books.new()
+            got = client.request("GET", "/books")
+            books.new()
+            expect_same_head(client, got, "/books")
+            t.equal(got.header("x-cache"), "miss", "X-Cache")
 
     @t.case(f"{backend}: OPTIONS names the methods, and others are 405")
     def _():
@@ -869,6 +886,187 @@ def test_list(pg, books, backend):
     def _():
         t.equal(books.request("GET", "/books?page=2&size=%zz").body,
                 books.request("GET", "/books").body, "body")
+
+
+# ---- validators and conditions
+
+ETAG = re.compile(r'"[0-9a-f]{16}"\Z')
+SOURCES = {"hit", "miss", "stale", "coalesced"}
+KEPT = ("etag", "last-modified", "cache-control", "vary")
+
+
+def kept_fields(answer):
+    return {name: answer.header(name) for name in KEPT}
+
+
+def expect_kept(answer, status=200):
+    """The fields of an answer to a read of books."""
+    t.equal(answer.status, status, f"status of {answer.body!r}")
+    t.equal(answer.header("cache-control"), "no-cache", "Cache-Control")
+    t.equal(answer.header("vary"), "Accept", "Vary")
+    source = answer.header("x-cache")
+    t.check(source in SOURCES, f"X-Cache: {source}")
+    t.check((answer.header("age") or "0").isdigit(), "Age")
+    if source == "miss":
+        t.equal(answer.header("age"), None, "Age of what is new")
+
+
+def expect_not_modified(answer, fields):
+    expect_kept(answer, 304)
+    t.equal(answer.body, b"", "body")
+    t.equal(answer.header("content-type"), None, "Content-Type")
+    t.equal(kept_fields(answer), fields, "fields")
+
+
+def http_date(instant, seconds=0):
+    """IMF-fixdate of a book's date and some seconds, in English."""
+    moment = datetime.datetime.strptime(
+        instant, "%Y-%m-%dT%H:%M:%S.%fZ") + datetime.timedelta(0, seconds)
+    day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[moment.weekday()]
+    month = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
+             "Oct", "Nov", "Dec")[moment.month - 1]
+    return (f"{day}, {moment.day:02d} {month} {moment.year:04d} "
+            f"{moment:%H:%M:%S} GMT")
+
+
+def test_validators(pg, books, backend):
+    @t.case(f"{backend}: a book has one ETag and one date wherever it is shown")
+    def _():
+        isbn = new_isbn()
+        created = books.post(isbn)
+        book = expect_book(created, 201)
+        t.check(ETAG.match(created.header("etag") or ""), "ETag of POST")
+        t.equal(created.header("last-modified"),
+                http_date(book["lastModifiedDate"]), "Last-Modified of POST")
+        for turn in range(6):
+            for method in ("GET", "HEAD"):
+                answer = books.request(method, f"/books/{isbn}")
+                expect_kept(answer)
+                t.equal(answer.header("content-type"), JSON_TYPE, "type")
+                for name in ("etag", "last-modified"):
+                    t.equal(answer.header(name), created.header(name),
+                            f"{name} of {method} {turn}")
+        changed = books.put(isbn)
+        t.equal((changed.header("etag"), changed.header("last-modified")),
+                (None, None), "validators of PUT, which stored more than it got")
+        after = books.get(isbn)
+        t.check(ETAG.match(after.header("etag")), "ETag of GET after PUT")
+        t.check(after.header("etag") != created.header("etag"),
+                "a version has an ETag of its own")
+
+    @t.case(f"{backend}: a book that was stored again has another ETag")
+    def _():
+        isbn = new_isbn()
+        tags = set()
+        for _ in range(3):
+            tags.add(books.post(isbn).header("etag"))
+            tags.add(books.get(isbn).header("etag"))
+            books.request("DELETE", f"/books/{isbn}")
+        t.equal(len(tags), 3, f"ETags {tags}")
+
+    @t.case(f"{backend}: what is no book has no validators")
+    def _():
+        isbn = new_isbn()
+        for _ in range(3):
+            answer = books.get(isbn)
+            expect_not_found(answer, isbn)
+            expect_kept(answer, 404)
+            problem = books.get(isbn, headers={"Accept": PROBLEM_TYPE})
+            expect_problem(problem, 404, "Not Found",
+                           f"The book with ISBN {isbn} was not found.")
+            expect_kept(problem, 404)
+            for each in (answer, problem):
+                t.equal((each.header("etag"), each.header("last-modified")),
+                        (None, None), "validators")
+        for method, path in (("GET", "/"), ("GET", "/livez"), ("GET", "/x"),
+                             ("POST", f"/books/{isbn}"),
+                             ("DELETE", f"/books/{isbn}")):
+            answer = books.request(method, path)
+            for name in KEPT + ("x-cache", "age"):
+                t.equal(answer.header(name), None, f"{name} of {path}")
+
+    @t.case(f"{backend}: a condition that names the present state is 304")
+    def _():
+        isbn = books.new()["isbn"]
+        fields = kept_fields(books.get(isbn))
+        tag = fields["etag"]
+        for method in ("GET", "HEAD"):
+            for value in (tag, "W/" + tag, f'"x", {tag}', "*",
+                          f'"0000000000000000" , {tag}'):
+                expect_not_modified(books.request(
+                    method, f"/books/{isbn}",
+                    headers={"If-None-Match": value}), fields)
+            for value in ('"x"', tag.upper(), tag[1:-1], ""):
+                answer = books.request(method, f"/books/{isbn}",
+                                       headers={"If-None-Match": value})
+                expect_kept(answer)
+                t.equal(kept_fields(answer), fields, f"{value}: fields")
+
+    @t.case(f"{backend}: If-Modified-Since counts when it is alone")
+    def _():
+        book = books.new()
+        isbn, date = book["isbn"], book["lastModifiedDate"]
+        fields = kept_fields(books.get(isbn))
+        for turn in range(3):
+            for headers, status in (
+                    ({"If-Modified-Since": http_date(date)}, 304),
+                    ({"If-Modified-Since": http_date(date, 5)}, 304),
+                    ({"If-Modified-Since": http_date(date, -1)}, 200),
+                    ({"If-Modified-Since": "yesterday"}, 200),
+                    ({"If-Modified-Since": http_date(date, 5),
+                      "If-None-Match": '"x"'}, 200),
+                    ({"If-Modified-Since": http_date(date, -1),
+                      "If-None-Match": fields["etag"]}, 304)):
+                answer = books.get(isbn, headers=headers)
+                t.equal(answer.status, status, f"{turn}: {headers}")
+
+    @t.case(f"{backend}: after a change the old ETag is answered in full")
+    def _():
+        isbn = books.new()["isbn"]
+        with books.server.raw() as client:
+            for version in range(2, 12):
+                old = client.request("GET", f"/books/{isbn}").header("etag")
+                client.request("PUT", f"/books/{isbn}",
+                               {"isbn": isbn, **BOOK})
+                expect_book(client.request(
+                    "GET", f"/books/{isbn}", headers={"If-None-Match": old}),
+                    version=version)
+
+    @t.case(f"{backend}: conditions change nothing about errors and writes")
+    def _():
+        isbn, condition = new_isbn(), {"If-None-Match": "*"}
+        expect_not_found(books.get(isbn, headers=condition), isbn)
+        book = expect_book(books.post(isbn, headers=condition), 201)
+        expect_book(books.put(isbn, headers=condition), version=2)
+        t.equal(books.request("GET", f"/books/{isbn}", headers={
+            **condition, "Accept": "text/html"}).status, 406, "status")
+        t.equal(books.request("DELETE", f"/books/{isbn}",
+                              headers=condition).status, 204, "status")
+        expect_not_found(books.get(isbn, headers=condition), book["isbn"])
+
+    @t.case(f"{backend}: a list that was kept has an ETag until a book changes")
+    def _():
+        pg.sql("DELETE FROM book")  # or it might be too long to be kept
+        isbn = books.new()["isbn"]
+
+        def kept():
+            answer = books.request("GET", "/books")
+            expect_kept(answer)
+            return answer if answer.header("etag") else None
+        first = t.eventually(kept, "the list comes from the cache")
+        t.check(ETAG.match(first.header("etag")), first.header("etag"))
+        t.equal(first.header("last-modified"), None, "Last-Modified")
+        expect_not_modified(
+            books.request("GET", "/books", headers={
+                "If-None-Match": first.header("etag")}), kept_fields(first))
+        head = books.request("HEAD", "/books")
+        t.equal(kept_fields(head), kept_fields(first), "fields of HEAD")
+        t.equal(head.header("content-length"), str(len(first.body)), "length")
+        books.put(isbn)
+        answer = books.request("GET", "/books", headers={
+            "If-None-Match": first.header("etag")})
+        expect_kept(answer)
+        t.check(answer.body != first.body, "the change is in the list")
 
 
 # ---- races
@@ -1043,6 +1241,7 @@ def main():
                 test_problems(books, backend)
                 test_methods(books, backend)
                 test_list(pg, books, backend)
+                test_validators(pg, books, backend)
                 test_races(pg, books, backend)
                 test_log(books, backend)
 

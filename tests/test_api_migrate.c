@@ -41,6 +41,7 @@ migrations_are_numbered_from_one_without_a_gap(void **state)
 		assert_true(strlen(api_migrations[i].sql) > 0);
 	}
 	assert_string_equal(api_migrations[0].name, "book");
+	assert_string_equal(api_migrations[1].name, "book_notify");
 }
 
 static void
