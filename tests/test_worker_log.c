@@ -209,6 +209,21 @@ a_request_has_its_fields_in_order(void **state)
 }
 
 static void
+a_request_says_where_its_answer_came_from(void **state)
+{
+	struct worker_log_access access = plain_request();
+	json_t *json;
+
+	(void)state;
+	access.cache = "coalesced";
+	open_file(WORKER_LOG_JSON);
+	worker_log_request(&access);
+	json = read_json();
+	assert_string_equal(json_text(json, "cache"), "coalesced");
+	json_decref(json);
+}
+
+static void
 a_request_looks_like_apaches_combined_format(void **state)
 {
 	struct worker_log_access access = plain_request();
@@ -851,6 +866,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(an_event_has_its_fields_in_order),
 	    cmocka_unit_test(a_request_has_its_fields_in_order),
+	    cmocka_unit_test(a_request_says_where_its_answer_came_from),
 	    cmocka_unit_test(a_request_looks_like_apaches_combined_format),
 	    cmocka_unit_test(what_a_request_lacks_is_a_dash_in_combined_format),
 	    cmocka_unit_test(an_event_is_for_people_in_combined_format),

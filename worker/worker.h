@@ -5,15 +5,24 @@
 #define WORKER_H
 
 #include "shm/shm_board.h"
+#include "shm/shm_cache.h"
 #include "worker/io.h"
 #include "worker/worker_log.h"
 
 #define WORKER_LISTENERS_MAX IO_LISTENERS_MAX
 
+/* What a write does to cached lists. */
+enum worker_cache_lists {
+	WORKER_LISTS_STRICT = 0, /* none older is served */
+	WORKER_LISTS_RELAXED,	 /* served stale while it is reloaded */
+	WORKER_LISTS_OFF,	 /* lists are not cached */
+};
+
 struct worker_options {
 	/* from the master */
 	struct shm_board *board;
-	uint32_t slot; /* in the board */
+	struct shm_cache *cache; /* NULL: cache_size = 0 */
+	uint32_t slot;		 /* in the board and in the cache */
 	uint32_t workers_count;
 	uint32_t listeners_count;
 	int listener_fd[WORKER_LISTENERS_MAX]; /* O_NONBLOCK, shared */
@@ -39,6 +48,13 @@ struct worker_options {
 	uint32_t send_timeout_ms;
 	uint32_t drain_delay_ms;
 	uint32_t drain_timeout_ms;
+	uint32_t cache_fresh_ms;
+	uint32_t cache_negative_ms; /* 0: such answers are not cached */
+	uint32_t cache_stale_while_revalidate_ms;
+	uint32_t cache_stale_if_error_ms;
+	enum worker_cache_lists cache_lists;
+	bool cache_header;	   /* say X-Cache */
+	const char *cache_control; /* Cache-Control's value; "": none */
 };
 
 /*

@@ -4,6 +4,14 @@
  * A head is put together from whole pieces by memcpy: the status line and the
  * Server field are constants, the date changes once a second, only lengths are
  * printed.  Date is RFC 9110 section 6.6.1's, in every answer.
+ *
+ * What the cache stores begins behind the fields that differ from answer to
+ * answer, so that an answer from it is a lead and one copy:
+ *
+ *	lead	status line, Server, Date, X-Cache, Age, Connection
+ *	block	Content-Type, ETag, Last-Modified, Cache-Control, Vary,
+ *		Content-Length, the empty line
+ *	body
  */
 #include "config.h"
 
@@ -14,7 +22,8 @@
 #include "worker/worker_answer.h"
 
 #define OUT_KEPT_MAX   256 /* more buffers than this go back to malloc */
-#define HEAD_BYTES_MAX 512 /* all pieces but Location */
+#define HEAD_BYTES_MAX 512 /* all pieces but Location and Cache-Control */
+#define STATUS_200     "HTTP/1.1 200 OK\r\n"
 
 struct worker_out_block {
 	struct worker_out_block *next;
@@ -72,25 +81,6 @@ worker_out_free_all(struct worker_loop *loop)
 	loop->out_free_count = 0;
 }
 
-/* strftime(3) would ask the locale for names. */
-static void
-date_refresh(struct worker_loop *loop)
-{
-	static const char days[] = "SunMonTueWedThuFriSat";
-	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-	uint64_t wall_us = shm_wallclock_us();
-	time_t now = (time_t)(wall_us / 1000000);
-	struct tm tm;
-
-	if (gmtime_r(&now, &tm) == NULL)
-		return;
-	snprintf(loop->date, sizeof(loop->date),
-	    "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT", days + tm.tm_wday * 3,
-	    tm.tm_mday % 100, months + tm.tm_mon * 3, tm.tm_year % 8100 + 1900,
-	    tm.tm_hour, tm.tm_min, tm.tm_sec);
-	loop->date_us = loop->now_us + 1000000 - wall_us % 1000000;
-}
-
 static char *
 put(char *at, const char *text, size_t len)
 {
@@ -119,11 +109,29 @@ put_u64(char *at, uint64_t value)
 	return put(at, digits + start, sizeof(digits) - start);
 }
 
+/* strftime(3) would ask the locale for names. */
+static void
+date_refresh(struct worker_loop *loop)
+{
+	static const char days[] = "SunMonTueWedThuFriSat";
+	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+	uint64_t wall_us = shm_wallclock_us();
+	time_t now = (time_t)(wall_us / 1000000);
+	struct tm tm;
+
+	if (gmtime_r(&now, &tm) == NULL)
+		return;
+	loop->lead_bytes = (uint32_t)snprintf(loop->lead, sizeof(loop->lead),
+	    STATUS_200 "Server: booksd\r\n"
+		       "Date: %.3s, %02d %.3s %04d %02d:%02d:%02d GMT\r\n",
+	    days + tm.tm_wday * 3, tm.tm_mday % 100, months + tm.tm_mon * 3,
+	    tm.tm_year % 8100 + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
+	loop->date_us = loop->now_us + 1000000 - wall_us % 1000000;
+}
+
 static char *
 put_status(char *at, uint16_t status)
 {
-	if (status == 200)
-		return PUT(at, "HTTP/1.1 200 OK\r\n");
 	at = PUT(at, "HTTP/1.1 ");
 	at = put_u64(at, status);
 	*at++ = ' ';
@@ -131,17 +139,91 @@ put_status(char *at, uint16_t status)
 	return PUT(at, "\r\n");
 }
 
+const char *
+worker_source_name(enum worker_source source)
+{
+	switch (source) {
+	case WORKER_SOURCE_NONE:
+		break;
+	case WORKER_SOURCE_HIT:
+		return "hit";
+	case WORKER_SOURCE_MISS:
+		return "miss";
+	case WORKER_SOURCE_STALE:
+		return "stale";
+	case WORKER_SOURCE_COALESCED:
+		return "coalesced";
+	}
+	return NULL;
+}
+
+static char *
+put_source(char *at, const struct worker_loop *loop,
+    const struct worker_answer *answer)
+{
+	if (answer->source == WORKER_SOURCE_NONE)
+		return at;
+	if (loop->options->cache_header) {
+		at = PUT(at, "X-Cache: ");
+		at = put_text(at, worker_source_name(answer->source));
+		at = PUT(at, "\r\n");
+	}
+	if (answer->source == WORKER_SOURCE_HIT ||
+	    answer->source == WORKER_SOURCE_STALE) {
+		at = PUT(at, "Age: ");
+		at = put_u64(at, answer->age_s);
+		at = PUT(at, "\r\n");
+	}
+	return at;
+}
+
+static char *
+put_connection(char *at, const struct worker_answer *answer)
+{
+	if (answer->close)
+		return PUT(at, "Connection: close\r\n");
+	if (answer->is_http10)
+		return PUT(at, "Connection: keep-alive\r\n");
+	return at;
+}
+
+/* Everything that differs between two answers with one block. */
+static char *
+put_lead(char *at, struct worker_loop *loop, uint16_t status,
+    const struct worker_answer *answer)
+{
+	const size_t skip = sizeof(STATUS_200) - 1;
+
+	if (loop->now_us >= loop->date_us)
+		date_refresh(loop);
+	if (status == 200) {
+		at = put(at, loop->lead, loop->lead_bytes);
+	} else {
+		at = put_status(at, status);
+		at = put(at, loop->lead + skip, loop->lead_bytes - skip);
+	}
+	at = put_source(at, loop, answer);
+	return put_connection(at, answer);
+}
+
+static char *
+put_length(char *at, uint64_t bytes)
+{
+	at = PUT(at, "Content-Length: ");
+	at = put_u64(at, bytes);
+	return PUT(at, "\r\n");
+}
+
 static char *
 put_framing(char *at, const struct worker_answer *answer)
 {
-	/* RFC 9110 section 8.6: no Content-Length in 204. */
-	if (answer->reply->status == 204)
+	/* RFC 9110 section 8.6: no Content-Length in 204; in 304 it would be
+	 * the length of what is not sent. */
+	if (answer->reply->status == 204 || answer->reply->status == 304)
 		return at;
 	switch (answer->framing) {
 	case WORKER_ANSWER_LENGTH:
-		at = PUT(at, "Content-Length: ");
-		at = put_u64(at, answer->reply->body.len);
-		return PUT(at, "\r\n");
+		return put_length(at, answer->reply->body.len);
 	case WORKER_ANSWER_CHUNKED:
 		return PUT(at, "Transfer-Encoding: chunked\r\n");
 	case WORKER_ANSWER_UNTIL_CLOSE:
@@ -150,14 +232,40 @@ put_framing(char *at, const struct worker_answer *answer)
 	return at;
 }
 
+/* The validators (RFC 9110 section 8.8). */
 static char *
-put_fields(char *at, const struct api_reply *reply)
+put_version(char *at, const struct api_version *version)
+{
+	at = PUT(at, "ETag: ");
+	api_etag(version, at);
+	at = PUT(at + API_ETAG_BYTES, "\r\n");
+	if (version->modified_s == 0)
+		return at;
+	at = PUT(at, "Last-Modified: ");
+	api_date(version->modified_s, at);
+	return PUT(at + API_DATE_BYTES, "\r\n");
+}
+
+/* The fields that are stored with an answer. */
+static char *
+put_kept_fields(
+    char *at, const struct worker_loop *loop, const struct api_reply *reply)
 {
 	if (reply->content_type != NULL) {
 		at = PUT(at, "Content-Type: ");
 		at = put_text(at, reply->content_type);
 		at = PUT(at, "\r\n");
 	}
+	if (reply->has_version)
+		at = put_version(at, &reply->version);
+	if (reply->cacheable != API_CACHEABLE_NOT)
+		at = put(at, loop->keep_text, loop->keep_bytes);
+	return at;
+}
+
+static char *
+put_fields(char *at, const struct api_reply *reply)
+{
 	if (reply->allow != NULL) {
 		at = PUT(at, "Allow: ");
 		at = put_text(at, reply->allow);
@@ -176,6 +284,45 @@ put_fields(char *at, const struct api_reply *reply)
 	return at;
 }
 
+static size_t
+head_bytes_max(const struct worker_loop *loop)
+{
+	return HEAD_BYTES_MAX + loop->keep_bytes;
+}
+
+/* ---- public */
+
+int
+worker_answer_open(struct worker_loop *loop)
+{
+	static const char vary[] = "Vary: Accept\r\n";
+	const char *control = loop->options->cache_control;
+	size_t len = control != NULL ? strlen(control) : 0;
+	char *at;
+
+	loop->keep_text = malloc(len + 64);
+	loop->value_head = malloc(HEAD_BYTES_MAX + len + 64);
+	if (loop->keep_text == NULL || loop->value_head == NULL)
+		return -1;
+	at = loop->keep_text;
+	if (len > 0) {
+		at = PUT(at, "Cache-Control: ");
+		at = put(at, control, len);
+		at = PUT(at, "\r\n");
+	}
+	at = put(at, vary, sizeof(vary) - 1);
+	loop->keep_bytes = (uint32_t)(at - loop->keep_text);
+	return 0;
+}
+
+void
+worker_answer_close(struct worker_loop *loop)
+{
+	free(loop->keep_text);
+	free(loop->value_head);
+	loop->keep_text = loop->value_head = NULL;
+}
+
 void
 worker_answer_write(struct worker_loop *loop, struct api_buf *out,
     const struct worker_answer *answer)
@@ -183,31 +330,49 @@ worker_answer_write(struct worker_loop *loop, struct api_buf *out,
 	const struct api_reply *reply = answer->reply;
 	bool has_body = !answer->is_head &&
 			answer->framing == WORKER_ANSWER_LENGTH &&
-			reply->status != 204;
+			reply->status != 204 && reply->status != 304;
 	size_t body_bytes = has_body ? reply->body.len : 0;
+	size_t head_max = head_bytes_max(loop) + reply->location.len;
 	char *start, *at;
 
-	if (loop->now_us >= loop->date_us)
-		date_refresh(loop);
 	worker_out_begin(loop, out);
-	start = api_buf_reserve(
-	    out, HEAD_BYTES_MAX + reply->location.len + body_bytes);
+	start = api_buf_reserve(out, head_max + body_bytes);
 	if (start == NULL)
 		return;
-	at = put_status(start, reply->status);
-	at = PUT(at, "Server: booksd\r\nDate: ");
-	at = put(at, loop->date, 29);
-	at = PUT(at, "\r\n");
+	at = put_lead(start, loop, reply->status, answer);
+	at = put_kept_fields(at, loop, reply);
 	at = put_fields(at, reply);
 	at = put_framing(at, answer);
-	if (answer->close)
-		at = PUT(at, "Connection: close\r\n");
-	else if (answer->is_http10)
-		at = PUT(at, "Connection: keep-alive\r\n");
 	at = PUT(at, "\r\n");
-	SHM_ASSERT(
-	    (size_t)(at - start) <= HEAD_BYTES_MAX + reply->location.len);
+	SHM_ASSERT((size_t)(at - start) <= head_max);
 	if (body_bytes > 0)
 		at = put(at, reply->body.data, body_bytes);
 	out->len += (size_t)(at - start);
+}
+
+char *
+worker_answer_lead(struct worker_loop *loop, struct api_buf *out,
+    uint16_t status, const struct worker_answer *answer, size_t value_bytes)
+{
+	char *start, *at;
+
+	worker_out_begin(loop, out);
+	start = api_buf_reserve(out, HEAD_BYTES_MAX + value_bytes);
+	if (start == NULL)
+		return NULL;
+	at = put_lead(start, loop, status, answer);
+	SHM_ASSERT((size_t)(at - start) <= HEAD_BYTES_MAX);
+	return at;
+}
+
+struct api_slice
+worker_answer_block(struct worker_loop *loop, const struct api_reply *reply)
+{
+	char *at = put_kept_fields(loop->value_head, loop, reply);
+
+	at = put_length(at, reply->body.len);
+	at = PUT(at, "\r\n");
+	SHM_ASSERT((size_t)(at - loop->value_head) <= head_bytes_max(loop));
+	return (struct api_slice){
+	    loop->value_head, (size_t)(at - loop->value_head)};
 }

@@ -2,31 +2,58 @@
  * Requests between their head and their answer.
  *
  * A call comes from a free list (so a steady load allocates nothing) and goes
- * back when both have left it: the connection (conn == NULL) and the database
- * (!query_open).  Strings for the access line point into the request head; a
- * call that has to wait copies them first, because the head is gone by then.
+ * back when all have left it: the connection (conn == NULL), the database
+ * (!query_open) and the cache (no claim, no intent).  Strings for the access
+ * line point into the request head; a call that has to wait copies them first,
+ * because the head is gone by then.
+ *
+ *	begin --> body --> go_on --> the cache answers, or another's load does
+ *	                     '--> start --> done --> start ... --> answer
+ *
+ * A call without a connection goes on for the sake of the cache: a write until
+ * its outcome is known, a load until it is stored (worker_load.c).
  */
 #include "config.h"
 
 #include <stdlib.h>
 
+#include "worker/worker_cache.h"
 #include "worker/worker_call.h"
+#include "worker/worker_load.h"
+#include "worker/worker_wait.h"
 
-#define TEXT_KEPT_BYTES	  (16u << 10) /* larger buffers are freed */
-#define REQUEST_ID_MAX	  128
-#define LOG_TARGET_MAX	  1024
-#define ACCEPT_JOINED_MAX 1024
+#define TEXT_KEPT_BYTES	 (16u << 10) /* larger buffers are freed */
+#define FIELD_JOINED_MAX 1024
 
 static struct worker_call *
 call_take(struct worker_loop *loop)
 {
 	struct worker_call *call = loop->call_free;
 
-	if (call != NULL) {
+	if (call == NULL)
+		call = calloc(1, sizeof(*call));
+	else
 		loop->call_free = call->next;
-		return call;
-	}
-	return calloc(1, sizeof(*call));
+	if (call == NULL)
+		return NULL;
+	/* Field by field: most of a call needs no clearing. */
+	call->loop = loop;
+	call->conn = NULL;
+	call->stream_open = call->query_open = call->logged = false;
+	call->started_us = loop->now_us;
+	call->db_us = call->stream_bytes = 0;
+	call->text.len = 0;
+	call->reply = (struct api_reply){0};
+	call->cache.is_asked = call->cache.has_waited = false;
+	call->cache.source = WORKER_SOURCE_NONE;
+	call->cache.age_s = 0;
+	call->cache.intent = -1;
+	call->cache.is_load = call->cache.has_tee = false;
+	call->cache.is_renewal = false;
+	call->cache.flight.word = 0;
+	call->cache.is_waiting = false;
+	call->cache.give_up_us = 0;
+	return call;
 }
 
 static void
@@ -44,140 +71,79 @@ call_release(struct worker_call *call)
 {
 	struct worker_loop *loop = call->loop;
 
-	SHM_ASSERT(call->conn == NULL);
+	SHM_ASSERT(call->conn == NULL && !call->cache.is_waiting);
 	if (call->query_open)
 		return;
+	SHM_ASSERT(call->cache.flight.word == 0 && call->cache.intent == -1);
+	if (call->cache.is_renewal) {
+		SHM_ASSERT(loop->renewals_count > 0);
+		loop->renewals_count--;
+	}
 	api_call_end(&call->api);
-	loop->held_bytes -= call->body.cap;
-	api_buf_fini(&call->body);
-	call->body = (struct api_buf){0};
+	if (call->body.data != NULL) {
+		loop->held_bytes -= call->body.cap;
+		api_buf_fini(&call->body);
+		call->body = (struct api_buf){0};
+	}
+	if (call->cache.tee.data != NULL)
+		api_buf_fini(&call->cache.tee);
 	buf_trim(&call->text);
 	call->next = loop->call_free;
 	loop->call_free = call;
 }
 
-/* ---- the access line */
+/* ---- the beginning */
 
-/* X-Amzn-Trace-Id: "Root=1-...;Parent=..." in any order. */
-static struct api_slice
-trace_root(struct api_slice value)
+/* The lengths of the fields' names, as bits: most requests have none of the
+ * fields below, and this is cheaper than to look for each. */
+static uint32_t
+name_lengths(const struct worker_http_head *head)
 {
-	for (size_t i = 0; i + 5 <= value.len; i++) {
-		size_t end = i + 5;
+	uint32_t lengths = 0;
 
-		if (i > 0 && value.data[i - 1] != ';' &&
-		    value.data[i - 1] != ' ')
-			continue;
-		if (memcmp(value.data + i, "Root=", 5) != 0)
-			continue;
-		while (end < value.len && value.data[end] != ';')
-			end++;
-		return (struct api_slice){value.data + i + 5, end - i - 5};
-	}
-	return (struct api_slice){NULL, 0};
+	for (uint32_t i = 0; i < head->fields_count; i++)
+		lengths |= 1u << (head->field[i].name.len & 31);
+	return lengths;
 }
 
-static struct api_slice
-field_value(const struct worker_http_head *head, const char *name)
+#define MAY_HAVE(lengths, name) (((lengths) >> (sizeof(name) - 1) & 1) != 0)
+
+static void
+read_fields(const struct worker_http_head *head, uint32_t lengths,
+    struct api_request *request, char if_none_match[FIELD_JOINED_MAX])
 {
-	const struct worker_http_field *field = worker_http_field(head, name);
-
-	if (field == NULL)
-		return (struct api_slice){NULL, 0};
-	return field->value;
-}
-
-/* Sixteen hexadecimal digits, different for each request of a worker and, by
- * the start value, between workers. */
-static struct api_slice
-request_id_make(struct worker_call *call)
-{
-	static const char hex[] = "0123456789abcdef";
-	uint64_t id = call->loop->request_id++;
-	char *text = call->log_text + sizeof(call->log_text) - 16;
-
-	/* splitmix64's finalizer: a bijection, so no two are equal. */
-	id = (id ^ (id >> 30)) * 0xbf58476d1ce4e5b9ULL;
-	id = (id ^ (id >> 27)) * 0x94d049bb133111ebULL;
-	id ^= id >> 31;
-	for (int i = 0; i < 16; i++, id >>= 4)
-		text[i] = hex[id & 15];
-	return (struct api_slice){text, 16};
+	if (MAY_HAVE(lengths, "if-none-match"))
+		request->if_none_match = worker_http_values(
+		    head, "if-none-match", if_none_match, FIELD_JOINED_MAX);
+	if (MAY_HAVE(lengths, "if-modified-since"))
+		request->if_modified_since =
+		    worker_call_field(head, "if-modified-since");
 }
 
 static void
-log_begin(struct worker_call *call, const struct worker_http_head *head)
+request_fields(const struct worker_http_head *head, struct api_request *request,
+    char accept[FIELD_JOINED_MAX], char if_none_match[FIELD_JOINED_MAX])
 {
-	struct worker_log_access *access = &call->access;
+	uint32_t lengths = name_lengths(head);
 
-	*access = (struct worker_log_access){
-	    .minor = head->minor,
-	    .method = head->method_text,
-	    .target = head->target,
-	    .request_id = field_value(head, "x-request-id"),
-	    .trace_root = trace_root(field_value(head, "x-amzn-trace-id")),
-	    .remote = worker_log_text(call->conn->remote),
-	    .referer = field_value(head, "referer"),
-	    .user_agent = field_value(head, "user-agent"),
-	};
-	if (access->request_id.len == 0 ||
-	    access->request_id.len > REQUEST_ID_MAX)
-		access->request_id = request_id_make(call);
-}
-
-/* The made-up request id keeps its place at the end of log_text. */
-void
-worker_call_keep_log(struct worker_call *call)
-{
-	struct worker_log_access *access = &call->access;
-	struct api_slice *slice[] = {&access->method, &access->request_id,
-	    &access->trace_root, &access->remote, &access->target,
-	    &access->referer, &access->user_agent};
-	size_t at = 0, room = sizeof(call->log_text) - 16;
-
-	if (!worker_log_access_enabled())
-		return;
-	for (size_t i = 0; i < SHM_ARRAY_LEN(slice); i++) {
-		size_t len = slice[i]->len;
-
-		if (slice[i]->data >= call->log_text &&
-		    slice[i]->data < call->log_text + sizeof(call->log_text))
-			continue; /* kept already */
-		if (len > room - at)
-			len = room - at;
-		if (slice[i] == &access->target && len > LOG_TARGET_MAX)
-			len = LOG_TARGET_MAX;
-		if (len > 0)
-			memcpy(call->log_text + at, slice[i]->data, len);
-		*slice[i] = (struct api_slice){call->log_text + at, len};
-		at += len;
+	if (MAY_HAVE(lengths, "accept"))
+		request->accept = worker_http_values(
+		    head, "accept", accept, FIELD_JOINED_MAX);
+	if (head->method == API_POST || head->method == API_PUT) {
+		request->content_type = worker_call_field(head, "content-type");
+		request->content_encoding =
+		    worker_call_field(head, "content-encoding");
 	}
+	if (head->method == API_GET || head->method == API_HEAD)
+		read_fields(head, lengths, request, if_none_match);
 }
-
-void
-worker_call_log(struct worker_call *call, uint16_t status, uint64_t body_bytes)
-{
-	if (call->logged)
-		return;
-	call->logged = true;
-	if (!worker_log_access_enabled())
-		return;
-	call->access.status = status;
-	call->access.bytes = body_bytes;
-	call->access.db_us = call->db_us;
-	call->access.duration_us = shm_clock_us() - call->started_us;
-	call->access.route = api_call_route(&call->api);
-	worker_log_request(&call->access);
-}
-
-/* ---- the beginning */
 
 struct worker_call *
 worker_call_begin(struct worker_conn *conn, const struct worker_http_head *head)
 {
 	struct worker_loop *loop = conn->loop;
 	struct worker_call *call = call_take(loop);
-	char joined[ACCEPT_JOINED_MAX];
+	char joined[2][FIELD_JOINED_MAX];
 	struct api_request request = {.method = head->method,
 	    .asterisk = head->asterisk,
 	    .path = head->path,
@@ -186,26 +152,39 @@ worker_call_begin(struct worker_conn *conn, const struct worker_http_head *head)
 
 	if (call == NULL)
 		return NULL;
-	call->loop = loop;
 	call->conn = conn;
-	call->stream_open = call->query_open = call->logged = false;
-	call->started_us = loop->now_us;
-	call->db_us = call->stream_bytes = 0;
 	call->body.bytes_max = loop->limits.body_bytes_max + 1;
 	if (worker_log_access_enabled())
-		log_begin(call, head);
-	request.accept =
-	    worker_http_values(head, "accept", joined, sizeof(joined));
-	if (head->method == API_POST || head->method == API_PUT) {
-		request.content_type = field_value(head, "content-type");
-		request.content_encoding =
-		    field_value(head, "content-encoding");
-	}
-	call->text.len = 0;
-	call->reply = (struct api_reply){0};
+		worker_call_log_begin(call, head);
+	request_fields(head, &request, joined[0], joined[1]);
 	call->verdict = api_begin(
 	    &call->api, &loop->api, &request, &call->text, &call->reply);
 	return call;
+}
+
+struct worker_call *
+worker_call_begin_alone(
+    struct worker_loop *loop, struct api_slice path, struct api_slice query)
+{
+	const struct api_request request = {
+	    .method = API_GET, .path = path, .query = query};
+	struct worker_call *call = call_take(loop);
+
+	if (call == NULL)
+		return NULL;
+	call->logged = true; /* nobody asked for it */
+	call->access = (struct worker_log_access){.status = 0};
+	call->verdict = api_begin(
+	    &call->api, &loop->api, &request, &call->text, &call->reply);
+	return call;
+}
+
+void
+worker_call_drop(struct worker_call **call)
+{
+	if (*call != NULL)
+		call_release(*call);
+	*call = NULL;
 }
 
 void
@@ -214,6 +193,105 @@ worker_call_body(struct worker_call *call, struct api_slice body)
 	SHM_ASSERT(call->verdict == API_NEED_BODY);
 	call->verdict = api_body(&call->api, body, &call->text, &call->reply);
 	SHM_ASSERT(call->verdict != API_NEED_BODY);
+}
+
+/* ---- streams */
+
+/* Where a list's text is written: to its client, or for the cache alone. */
+static struct api_buf *
+stream_buf(struct worker_call *call)
+{
+	return call->conn != NULL ? worker_conn_stream_buf(call->conn)
+				  : &call->cache.tee;
+}
+
+/* Bytes from before on were written to out. */
+static void
+stream_wrote(struct worker_call *call, struct api_buf *out, size_t before)
+{
+	if (call->conn == NULL) {
+		worker_load_tee_check(call);
+		return;
+	}
+	call->stream_bytes += out->len - before;
+	if (!call->cache.has_tee)
+		return;
+	if (out->failed) /* some of it is missing */
+		worker_load_cut(call);
+	else
+		worker_load_tee(call, out->data + before, out->len - before);
+}
+
+/* The first row or the end has come: the head and the list's first bytes. */
+static void
+stream_begin(struct worker_call *call)
+{
+	struct api_buf *out;
+	size_t before;
+
+	api_stream_open(&call->api, &call->text, &call->reply);
+	if (call->conn != NULL)
+		worker_conn_stream_begin(call->conn, &call->reply);
+	call->stream_open = true;
+	out = stream_buf(call);
+	before = out->len;
+	api_buf_bytes(out, call->text.data, call->text.len);
+	stream_wrote(call, out, before);
+}
+
+static bool
+stream_row(struct worker_call *call, const struct api_row *row)
+{
+	struct api_buf *out;
+	size_t before;
+
+	if (!call->stream_open)
+		stream_begin(call);
+	out = stream_buf(call);
+	before = out->len;
+	api_stream_row(&call->api, row, out);
+	stream_wrote(call, out, before);
+	if (call->conn == NULL)
+		return true;
+	/* While it is kept for others it is not as slow as its client. */
+	return worker_conn_stream_push(call->conn) || call->cache.has_tee;
+}
+
+static void
+stream_failed(struct worker_call *call, const char *sqlstate)
+{
+	worker_log(WORKER_LOG_ERROR, "stream_failed",
+	    "a list was cut: the database failed in the middle",
+	    LOG_STR("sqlstate", sqlstate), LOG_INT("bytes", call->stream_bytes),
+	    LOG_SLICE("request_id", call->access.request_id), LOG_END);
+	worker_call_log(call, 200, call->stream_bytes);
+	worker_conn_abort(call->conn);
+}
+
+static void
+stream_done(
+    struct worker_call *call, enum api_db_outcome outcome, const char *sqlstate)
+{
+	struct worker_conn *conn = call->conn;
+	struct api_buf *out;
+	size_t before;
+
+	if (outcome == API_DB_OK) {
+		out = stream_buf(call);
+		before = out->len;
+		api_stream_close(&call->api, out);
+		stream_wrote(call, out, before);
+	}
+	worker_load_end(call, outcome, sqlstate);
+	if (conn == NULL) {
+		call_release(call);
+	} else if (outcome != API_DB_OK) {
+		stream_failed(call, sqlstate);
+	} else {
+		worker_call_log(call, 200, call->stream_bytes);
+		worker_conn_stream_end(conn);
+		worker_conn_continue(conn);
+	}
 }
 
 /* ---- the database */
@@ -226,40 +304,12 @@ call_of(struct worker_db_query *query)
 					  offsetof(struct worker_call, query));
 }
 
-/* The first row or the end has come: the head and the list's first bytes. */
-static void
-stream_begin(struct worker_call *call)
-{
-	api_stream_open(&call->api, &call->text, &call->reply);
-	worker_conn_stream_begin(call->conn, &call->reply);
-	call->stream_open = true;
-	api_buf_bytes(worker_conn_stream_buf(call->conn), call->text.data,
-	    call->text.len);
-	call->stream_bytes += call->text.len;
-}
-
-static bool
-stream_row(struct worker_call *call, const struct api_row *row)
-{
-	struct worker_conn *conn = call->conn;
-	struct api_buf *out;
-	size_t before;
-
-	if (!call->stream_open)
-		stream_begin(call);
-	out = worker_conn_stream_buf(conn);
-	before = out->len;
-	api_stream_row(&call->api, row, out);
-	call->stream_bytes += out->len - before;
-	return worker_conn_stream_push(conn);
-}
-
 static bool
 call_row(struct worker_db_query *query, const struct api_row *row)
 {
 	struct worker_call *call = call_of(query);
 
-	if (call->conn == NULL)
+	if (call->conn == NULL && !call->cache.is_load)
 		return true;
 	if (query->is_stream)
 		return stream_row(call, row);
@@ -267,31 +317,18 @@ call_row(struct worker_db_query *query, const struct api_row *row)
 	return true;
 }
 
+/* What was loaded, the error of that, or the outcome of a write. */
 static void
-stream_done(
-    struct worker_call *call, enum api_db_outcome outcome, const char *sqlstate)
+call_answer(struct worker_call *call)
 {
-	struct worker_conn *conn = call->conn;
-	struct api_buf *out;
-	size_t before;
+	struct api_reply *reply = &call->reply;
 
-	if (outcome != API_DB_OK) {
-		worker_log(WORKER_LOG_ERROR, "stream_failed",
-		    "a list was cut: the database failed in the middle",
-		    LOG_STR("sqlstate", sqlstate),
-		    LOG_INT("bytes", call->stream_bytes),
-		    LOG_SLICE("request_id", call->access.request_id), LOG_END);
-		worker_call_log(call, 200, call->stream_bytes);
-		worker_conn_abort(conn);
+	if (worker_cache_rescue(call))
 		return;
-	}
-	out = worker_conn_stream_buf(conn);
-	before = out->len;
-	api_stream_close(&call->api, out);
-	call->stream_bytes += out->len - before;
-	worker_call_log(call, 200, call->stream_bytes);
-	worker_conn_stream_end(conn);
-	worker_conn_continue(conn);
+	if (reply->status == 200 && reply->cacheable == API_CACHEABLE_BOOK &&
+	    api_call_is_not_modified(&call->api, &reply->version))
+		api_reply_not_modified(reply);
+	worker_conn_answer(call->conn, reply);
 }
 
 static void
@@ -303,7 +340,8 @@ call_done(struct worker_db_query *query, enum api_db_outcome outcome,
 
 	call->query_open = false;
 	call->db_us += query->db_us;
-	if (conn == NULL) {
+	if (conn == NULL && !call->cache.is_load) {
+		worker_cache_write_end(call, outcome);
 		call_release(call);
 		return;
 	}
@@ -317,7 +355,17 @@ call_done(struct worker_db_query *query, enum api_db_outcome outcome,
 	}
 	call->verdict =
 	    api_db(&call->api, outcome, sqlstate, &call->text, &call->reply);
-	worker_call_go_on(call);
+	if (call->verdict != API_DONE) {
+		worker_call_start(call);
+		return;
+	}
+	worker_cache_write_end(call, outcome);
+	worker_load_end(call, outcome, sqlstate);
+	if (conn == NULL) {
+		call_release(call);
+		return;
+	}
+	call_answer(call);
 	worker_conn_continue(conn);
 }
 
@@ -326,7 +374,8 @@ call_submit(struct worker_call *call)
 {
 	const struct api_statement *statement = api_call_statement(&call->api);
 
-	worker_call_keep_log(call);
+	if (!call->logged)
+		worker_call_keep_log(call);
 	call->query = (struct worker_db_query){
 	    .statement = statement,
 	    .is_write = api_sql_text(statement->id)->is_write,
@@ -338,14 +387,33 @@ call_submit(struct worker_call *call)
 	worker_db_submit(call->loop->db, &call->query);
 }
 
+/* No more writes than the cache can mark. */
+static void
+call_refuse_write(struct worker_call *call)
+{
+	api_problem(503, "Too many writes are under way.",
+	    api_call_wants_problem(&call->api), &call->text, &call->reply);
+	call->reply.retry_after_s = 1;
+	call->verdict = API_DONE;
+	worker_conn_answer(call->conn, &call->reply);
+}
+
 void
-worker_call_go_on(struct worker_call *call)
+worker_call_start(struct worker_call *call)
 {
 	switch (call->verdict) {
 	case API_DONE:
 		worker_conn_answer(call->conn, &call->reply);
 		return;
 	case API_NEED_DB:
+		if (api_sql_text(api_call_statement(&call->api)->id)
+			->is_write &&
+		    !worker_cache_write_begin(call)) {
+			call_refuse_write(call);
+			return;
+		}
+		call_submit(call);
+		return;
 	case API_NEED_STREAM:
 		call_submit(call);
 		return;
@@ -353,6 +421,13 @@ worker_call_go_on(struct worker_call *call)
 		break;
 	}
 	SHM_ASSERT(call->verdict != API_NEED_BODY);
+}
+
+void
+worker_call_go_on(struct worker_call *call)
+{
+	if (!worker_cache_ask(call))
+		worker_call_start(call);
 }
 
 /* ---- the end */
@@ -368,8 +443,11 @@ worker_call_leave(struct worker_call **call)
 	if (!left->logged)
 		worker_call_log(left, 499, left->stream_bytes);
 	left->conn = NULL;
-	if (left->query_open)
+	worker_wait_remove(left);
+	if (left->query_open && !worker_load_goes_on(left)) {
+		left->cache.is_load = false;
 		worker_db_cancel(left->loop->db, &left->query);
+	}
 	call_release(left);
 }
 

@@ -36,16 +36,13 @@
 
 #include "worker/worker_answer.h"
 #include "worker/worker_call.h"
-#include "worker/worker_conn.h"
+#include "worker/worker_conn_part.h"
 
-#define OUT_HIGH_BYTES	  (16u << 10) /* no further request is started */
-#define STREAM_HIGH_BYTES (16u << 10) /* a chunk leaves, or rows pause */
-#define BACKLOG_SLACK	  4096u
+#define BACKLOG_SLACK 4096u
 /* Receives already completed when receiving was stopped: io's whole ring. */
 #define BACKLOG_OVERRUN (2u << 20)
 #define LINGER_US	2000000u
 #define LINGER_TOTAL_US 10000000u
-#define CHUNK_PREFIX	8 /* six hex digits and CRLF */
 
 static struct api_slice
 in_rest(const struct worker_conn *conn)
@@ -63,7 +60,7 @@ backlog_max(const struct worker_loop *loop)
 
 /* ---- deadlines: one at a time, of what the connection waits for */
 
-static void
+void
 conn_deadline(struct worker_conn *conn, uint64_t after_ms)
 {
 	struct worker_loop *loop = conn->loop;
@@ -74,7 +71,7 @@ conn_deadline(struct worker_conn *conn, uint64_t after_ms)
 
 /* A request is under way: its waiting has deadlines elsewhere, so only a
  * distant look is kept (cheaper than taking the entry out and in again). */
-static void
+void
 conn_deadline_none(struct worker_conn *conn)
 {
 	conn_deadline(conn, 3600 * 1000);
@@ -91,7 +88,7 @@ in_free(struct worker_conn *conn)
 	conn->in_start = 0;
 }
 
-static void
+void
 conn_drop(struct worker_conn *conn)
 {
 	struct worker_loop *loop = conn->loop;
@@ -121,7 +118,7 @@ worker_conn_abort(struct worker_conn *conn)
  * so our side ends, and the client's bytes are read and thrown away for a
  * while.
  */
-static void
+void
 conn_linger(struct worker_conn *conn)
 {
 	if (conn->ended) {
@@ -137,296 +134,6 @@ conn_linger(struct worker_conn *conn)
 	}
 	conn->linger_us = conn->loop->now_us + LINGER_TOTAL_US;
 	conn_deadline(conn, LINGER_US / 1000);
-}
-
-/* ---- sending */
-
-static void
-flight_free(struct worker_conn *conn)
-{
-	conn->loop->unsent_bytes -= conn->flight.cap;
-	worker_out_end(conn->loop, &conn->flight);
-}
-
-/* How much may wait behind a flight: less when many clients do not read. */
-static size_t
-out_high(const struct worker_loop *loop)
-{
-	return loop->unsent_bytes < WORKER_HELD_BYTES_MAX / 2
-		   ? OUT_HIGH_BYTES
-		   : WORKER_OUT_BYTES / 2;
-}
-
-/*
- * A send ends when the kernel has room for all of it, which may be megabytes
- * after the client's last read.  So a send that lasts is looked at several
- * times per send_timeout: as long as the client takes bytes it is only slow.
- */
-#define SEND_LOOKS 4
-
-static bool
-conn_waits_for_send(const struct worker_conn *conn)
-{
-	return conn->sending &&
-	       (conn->state == WORKER_CONN_STREAMING ||
-		   conn->state == WORKER_CONN_LAST ||
-		   (conn->state == WORKER_CONN_READING && !conn->head_started));
-}
-
-static void
-conn_send(struct worker_conn *conn)
-{
-	struct worker_loop *loop = conn->loop;
-
-	conn->sending = true;
-	conn->unsent = UINT32_MAX;
-	conn->progress_us = loop->now_us;
-	if (conn_waits_for_send(conn))
-		conn_deadline(
-		    conn, loop->options->send_timeout_ms / SEND_LOOKS);
-	io_send(loop->io, conn->slot, conn->flight.data + conn->flight_sent,
-	    conn->flight.len - conn->flight_sent);
-}
-
-/* The time for a look has come: has the client stopped reading? */
-static bool
-conn_send_is_stalled(struct worker_conn *conn)
-{
-	struct worker_loop *loop = conn->loop;
-	uint64_t timeout_ms = loop->options->send_timeout_ms;
-	uint32_t unsent = io_unsent(loop->io, conn->slot);
-
-	if (unsent < conn->unsent) {
-		conn->unsent = unsent;
-		conn->progress_us = loop->now_us;
-	}
-	if (loop->now_us - conn->progress_us >= timeout_ms * 1000)
-		return true;
-	conn_deadline(conn, timeout_ms / SEND_LOOKS);
-	return false;
-}
-
-/* What was written of a stream becomes a whole chunk. */
-static void
-chunk_close(struct worker_conn *conn)
-{
-	static const char hex[] = "0123456789abcdef";
-	char *prefix = conn->out.data + conn->chunk_at;
-	size_t bytes;
-
-	if (!conn->chunk_open || conn->out.failed)
-		return;
-	conn->chunk_open = false;
-	bytes = conn->out.len - conn->chunk_at - CHUNK_PREFIX;
-	if (bytes == 0) { /* a chunk of no bytes would be the last one */
-		conn->out.len = conn->chunk_at;
-		return;
-	}
-	SHM_ASSERT(bytes < 1u << 24);
-	for (int i = 5; i >= 0; i--, bytes >>= 4)
-		prefix[i] = hex[bytes & 15];
-	memcpy(prefix + 6, "\r\n", 2);
-	api_buf_bytes(&conn->out, "\r\n", 2);
-}
-
-static void
-conn_flush(struct worker_conn *conn)
-{
-	if (!conn->sending)
-		chunk_close(conn); /* whoever asks: half one never leaves */
-	if (conn->out.failed) {
-		conn_drop(conn);
-		return;
-	}
-	if (conn->sending || conn->out.len == 0)
-		return;
-	conn->flight = conn->out;
-	conn->loop->unsent_bytes += conn->flight.cap;
-	conn->out = (struct api_buf){0};
-	conn->flight_sent = 0;
-	conn_send(conn);
-}
-
-/* What a connection waits for when no send is under way. */
-static void
-conn_deadline_of_state(struct worker_conn *conn)
-{
-	const struct worker_options *options = conn->loop->options;
-
-	switch ((enum worker_conn_state)conn->state) {
-	case WORKER_CONN_READING:
-		if (!conn->head_started)
-			conn_deadline(conn, options->keepalive_timeout_ms);
-		break;
-	case WORKER_CONN_STREAMING:
-	case WORKER_CONN_LAST:
-		conn_deadline(conn, options->send_timeout_ms);
-		break;
-	case WORKER_CONN_WAITING:
-		conn_deadline_none(conn);
-		break;
-	case WORKER_CONN_FREE:
-	case WORKER_CONN_BODY: /* set once, when the body began */
-	case WORKER_CONN_LINGERING:
-	case WORKER_CONN_CLOSING:
-		break;
-	}
-}
-
-void
-worker_conn_sent(struct worker_conn *conn, int res)
-{
-	struct worker_loop *loop = conn->loop;
-
-	if (conn->state == WORKER_CONN_CLOSING)
-		return;
-	if (res < 0) {
-		conn_drop(conn);
-		return;
-	}
-	conn->flight_sent += (size_t)res;
-	if (conn->flight_sent < conn->flight.len) {
-		conn_send(conn);
-		return;
-	}
-	conn->sending = false;
-	flight_free(conn);
-	if (conn->state == WORKER_CONN_LAST && conn->out.len == 0) {
-		conn_linger(conn);
-		return;
-	}
-	conn_deadline_of_state(conn);
-	if (conn->state == WORKER_CONN_STREAMING) {
-		(void)worker_conn_stream_push(conn);
-		if (conn->call != NULL) /* dropped: no memory for rows */
-			worker_db_resume(loop->db, &conn->call->query);
-		return;
-	}
-	worker_conn_continue(conn);
-}
-
-/* ---- answers */
-
-/* The present request has its answer. */
-static void
-conn_next(struct worker_conn *conn)
-{
-	conn->loop->requests++;
-	conn->state = conn->keep_alive ? WORKER_CONN_READING : WORKER_CONN_LAST;
-	conn->head_started = false;
-	if (conn_waits_for_send(conn)) /* a new request is no progress of it */
-		conn_deadline(
-		    conn, conn->loop->options->send_timeout_ms / SEND_LOOKS);
-	else
-		conn_deadline_of_state(conn);
-}
-
-void
-worker_conn_answer(struct worker_conn *conn, const struct api_reply *reply)
-{
-	struct worker_loop *loop = conn->loop;
-	struct worker_answer answer = {
-	    .reply = reply,
-	    .is_http10 = conn->minor == 0,
-	    .is_head = conn->is_head,
-	};
-
-	if (worker_loop_is_draining(loop))
-		conn->keep_alive = false;
-	if (reply->is_stream_head && conn->minor > 0)
-		answer.framing = WORKER_ANSWER_CHUNKED;
-	else if (reply->is_stream_head)
-		answer.framing = WORKER_ANSWER_UNTIL_CLOSE;
-	answer.close = !conn->keep_alive;
-	worker_answer_write(loop, &conn->out, &answer);
-	if (conn->call != NULL) {
-		worker_call_log(conn->call, reply->status,
-		    conn->is_head ? 0 : reply->body.len);
-		worker_call_leave(&conn->call);
-	}
-	conn_next(conn);
-}
-
-/*
- * The engine's own answer to something that is no request, or too much of one:
- * it is the last thing said.
- */
-static void
-conn_refuse(struct worker_conn *conn, uint16_t status, const char *detail)
-{
-	struct api_buf text = {0};
-	struct api_reply reply = {0};
-
-	api_problem(status, detail,
-	    conn->call != NULL && api_call_wants_problem(&conn->call->api),
-	    &text, &reply);
-	conn->keep_alive = false;
-	if (conn->call == NULL)
-		worker_log_request(&(struct worker_log_access){.status = status,
-		    .minor = 1,
-		    .bytes = reply.body.len,
-		    .route = "none",
-		    .remote = worker_log_text(conn->remote)});
-	worker_conn_answer(conn, &reply);
-	api_buf_fini(&text);
-}
-
-/* ---- streams */
-
-void
-worker_conn_stream_begin(
-    struct worker_conn *conn, const struct api_reply *reply)
-{
-	struct worker_answer answer = {.reply = reply,
-	    .is_http10 = conn->minor == 0,
-	    .framing = WORKER_ANSWER_CHUNKED};
-
-	if (conn->minor == 0) {
-		answer.framing = WORKER_ANSWER_UNTIL_CLOSE;
-		conn->keep_alive = false;
-	}
-	if (worker_loop_is_draining(conn->loop))
-		conn->keep_alive = false;
-	answer.close = !conn->keep_alive;
-	conn->state = WORKER_CONN_STREAMING;
-	conn->chunk_open = false;
-	worker_answer_write(conn->loop, &conn->out, &answer);
-	conn_deadline_of_state(conn);
-}
-
-struct api_buf *
-worker_conn_stream_buf(struct worker_conn *conn)
-{
-	worker_out_begin(conn->loop, &conn->out);
-	if (conn->chunk_open || conn->minor == 0)
-		return &conn->out;
-	conn->chunk_at = conn->out.len;
-	if (api_buf_reserve(&conn->out, CHUNK_PREFIX) != NULL)
-		conn->out.len += CHUNK_PREFIX;
-	conn->chunk_open = true;
-	return &conn->out;
-}
-
-bool
-worker_conn_stream_push(struct worker_conn *conn)
-{
-	if (conn->sending)
-		return conn->out.len < STREAM_HIGH_BYTES;
-	if (conn->out.len >= STREAM_HIGH_BYTES || conn->out.failed)
-		conn_flush(conn);
-	return true;
-}
-
-void
-worker_conn_stream_end(struct worker_conn *conn)
-{
-	chunk_close(conn);
-	if (conn->minor > 0) {
-		worker_out_begin(conn->loop, &conn->out);
-		api_buf_bytes(&conn->out, "0\r\n\r\n", 5);
-	}
-	worker_call_leave(&conn->call);
-	conn_next(conn);
 }
 
 /* ---- requests */
@@ -588,7 +295,7 @@ conn_advance(struct worker_conn *conn, struct api_slice bytes, bool *more)
 	size_t used = 0;
 
 	while (used < bytes.len && !*more &&
-	       conn->out.len < out_high(conn->loop)) {
+	       conn->out.len < conn_out_high(conn->loop)) {
 		struct api_slice rest = {bytes.data + used, bytes.len - used};
 
 		if (conn->state == WORKER_CONN_READING)
@@ -759,7 +466,7 @@ void
 worker_conn_closed(struct worker_conn *conn)
 {
 	SHM_ASSERT(conn->state == WORKER_CONN_CLOSING);
-	flight_free(conn);
+	conn_flight_free(conn);
 	conn->sending = false;
 	conn->state = WORKER_CONN_FREE;
 	worker_loop_conn_closed(conn->loop, conn->slot);

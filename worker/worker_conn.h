@@ -74,6 +74,12 @@ void worker_conn_fini(struct worker_conn *conn); /* at exit */
 /* Write the answer of the present request and go on to the next one. */
 void
 worker_conn_answer(struct worker_conn *conn, const struct api_reply *reply);
+/* The same in two steps for a stored answer: where its value goes in conn->out
+ * (worker_answer_lead()), and that it was written there. */
+char *worker_conn_answer_lead(struct worker_conn *conn, uint16_t status,
+    size_t value_bytes) SHM_MUSTCHECK;
+void worker_conn_answered(
+    struct worker_conn *conn, uint16_t status, uint64_t body_bytes);
 /* The head of a list answer has to go out. */
 void worker_conn_stream_begin(
     struct worker_conn *conn, const struct api_reply *reply);

@@ -230,6 +230,8 @@ access_json(const struct worker_log_access *access, uint64_t wallclock_us)
 	worker_log_line_u64(&line, access->duration_us);
 	worker_log_line_literal(&line, ",\"database_us\":");
 	worker_log_line_u64(&line, access->db_us);
+	if (access->cache != NULL)
+		json_string("cache", worker_log_text(access->cache));
 	worker_log_line_literal(&line, ",\"worker\":");
 	worker_log_line_i64(&line, state.number);
 	worker_log_line_literal(&line, "}");

@@ -120,6 +120,7 @@ struct worker_log_access {
 	uint16_t status;
 	uint8_t minor;	   /* HTTP/1.minor */
 	const char *route; /* template */
+	const char *cache; /* where the answer came from; NULL: not said */
 	struct api_slice method;
 	struct api_slice target;
 	struct api_slice request_id; /* as received or made */

@@ -5,6 +5,7 @@
  *	io_turn()		accepts, receives, sends, readiness -> callbacks
  *	worker_timer_run()	deadlines of connections
  *	worker_db_tick()	deadlines of the database
+ *	worker_wait_tick()	those who wait for another's load look again
  *	worker_db_flush()	the turn's statements leave in one write
  *	worker_log_flush()	the turn's lines leave in one write
  *
@@ -12,17 +13,10 @@
  * has one accept under way per listener, armed again after each connection.
  * With connections_max open it arms none: further clients wait in the listen
  * queue, where another worker may take them.
- *
- * DRAIN.  SIGTERM -> DRAIN_DELAY: all goes on (a load balancer is told by
- * /readyz meanwhile) -> DRAINING: a filter that drops everything is attached
- * to the TCP listeners, so that no handshake completes any more, what is
- * queued is accepted, and every answer says Connection: close -> DRAIN_IDLE,
- * a second later: connections without a request are closed -> STOPPED when
- * none is left, or drain_timeout after the signal.
+ * How a worker ends is worker_drain.c.
  */
 #include "config.h"
 
-#include <linux/filter.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 
@@ -34,15 +28,23 @@
 #include <unistd.h>
 
 #include "worker/worker_answer.h"
+#include "worker/worker_cache.h"
 #include "worker/worker_call.h"
 #include "worker/worker_conn.h"
+#include "worker/worker_drain.h"
+#include "worker/worker_wait.h"
 
 #define POLLER_SIGNALS	0
-#define POLLER_DB	1	/* and those after it */
-#define ACCEPT_RETRY_US 100000	/* after EMFILE and its like */
-#define DRAIN_IDLE_US	1000000 /* grace of idle connections */
-#define DRAIN_LOOK_US	50000	/* for connections that became idle */
-#define SERVED_POLL_US	20000	/* while migrations are waited for */
+#define POLLER_WAKE	1      /* the cache's */
+#define POLLER_DB	2      /* and those after it */
+#define ACCEPT_RETRY_US 100000 /* after EMFILE and its like */
+#define SERVED_POLL_US	20000  /* while migrations are waited for */
+
+static uint64_t
+min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
 
 /* ---- connections */
 
@@ -54,14 +56,14 @@ worker_loop_conn_closed(struct worker_loop *loop, uint32_t slot)
 	shm_board_set(loop->block->connections, loop->open_count);
 }
 
-static bool
-loop_is_full(const struct worker_loop *loop)
+bool
+worker_loop_is_full(const struct worker_loop *loop)
 {
 	return loop->open_count >= loop->options->connections_max;
 }
 
-static void
-accept_disarm(struct worker_loop *loop)
+void
+worker_loop_accept_stop(struct worker_loop *loop)
 {
 	for (uint32_t i = 0; i < loop->options->listeners_count; i++) {
 		if (loop->accept_armed[i])
@@ -70,8 +72,8 @@ accept_disarm(struct worker_loop *loop)
 	}
 }
 
-static void
-conn_accept(struct worker_loop *loop, int fd)
+void
+worker_loop_accept(struct worker_loop *loop, int fd)
 {
 	uint32_t slot;
 
@@ -85,7 +87,7 @@ conn_accept(struct worker_loop *loop, int fd)
 static void
 accept_arm(struct worker_loop *loop)
 {
-	if (loop->phase >= WORKER_DRAINING || loop_is_full(loop) ||
+	if (loop->phase >= WORKER_DRAINING || worker_loop_is_full(loop) ||
 	    loop->now_us < loop->accept_retry_us)
 		return;
 	for (uint32_t i = 0; i < loop->options->listeners_count; i++) {
@@ -104,7 +106,7 @@ on_accepted(void *owner, uint32_t listener, int fd)
 	loop->accept_armed[listener] = false;
 	if (fd >= 0) {
 		loop->accept_failing = false;
-		conn_accept(loop, fd);
+		worker_loop_accept(loop, fd);
 		return;
 	}
 	loop->accept_retry_us = loop->now_us + ACCEPT_RETRY_US;
@@ -122,6 +124,15 @@ on_woke(void *owner)
 	struct worker_loop *loop = owner;
 
 	loop->now_us = shm_clock_us();
+}
+
+static void
+on_soon(void *owner, const struct io_soon *soon, uint32_t count)
+{
+	const struct worker_loop *loop = owner;
+
+	if (loop->cache != NULL)
+		worker_cache_soon(loop, soon, count);
 }
 
 static void
@@ -197,118 +208,6 @@ served_check(struct worker_loop *loop)
 	return true;
 }
 
-/* ---- drain */
-
-static uint64_t
-min_u64(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
-}
-
-static void
-drain_begin(struct worker_loop *loop)
-{
-	/* Service managers signal the whole group and the master passes its
-	 * own TERM on: a repeat is the same news.  Haste comes as SIGINT. */
-	if (loop->phase != WORKER_SERVING)
-		return;
-	loop->phase = WORKER_DRAIN_DELAY;
-	loop->phase_us = loop->now_us + loop->options->drain_delay_ms * 1000ull;
-	loop->stop_us =
-	    loop->now_us + loop->options->drain_timeout_ms * 1000ull;
-	shm_board_set(loop->block->state, SHM_BOARD_DRAINING);
-}
-
-/*
- * Take the listener out of service without resetting anybody: with a filter
- * that accepts no packet the kernel completes no handshake, so the queue can
- * only shrink, and clients that dial now find the next task.  (A unix socket
- * has no such filter; the master removes its name.)
- */
-static void
-listener_freeze(int fd)
-{
-	struct sock_filter drop[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
-	struct sock_fprog program = {SHM_ARRAY_LEN(drop), drop};
-	int domain = AF_UNIX;
-	socklen_t len = sizeof(domain);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == -1 ||
-	    domain == AF_UNIX)
-		return;
-	if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program,
-		sizeof(program)) == -1)
-		worker_log(WORKER_LOG_WARN, "drain_filter_failed",
-		    "clients that connect during the last moment may be reset",
-		    LOG_STR("error", strerror(errno)), LOG_END);
-}
-
-static void
-drain_listeners(struct worker_loop *loop)
-{
-	accept_disarm(loop);
-	for (uint32_t i = 0; i < loop->options->listeners_count; i++)
-		listener_freeze(loop->options->listener_fd[i]);
-}
-
-/* Take what is queued, as far as there are places; true when none is left. */
-static bool
-drain_queues(struct worker_loop *loop)
-{
-	for (uint32_t i = 0; i < loop->options->listeners_count; i++) {
-		int fd;
-
-		do {
-			if (loop_is_full(loop))
-				return false;
-			fd = accept4(loop->options->listener_fd[i], NULL, NULL,
-			    SOCK_CLOEXEC);
-			if (fd >= 0)
-				conn_accept(loop, fd);
-		} while (fd >= 0 || errno == EINTR || errno == ECONNABORTED);
-	}
-	return true;
-}
-
-static void
-drain_idle(struct worker_loop *loop)
-{
-	for (uint32_t i = 0; i < loop->conn_count; i++)
-		worker_conn_close_idle(&loop->conn[i]);
-}
-
-/* Move on when it is time.  Microseconds until the next look. */
-static uint64_t
-drain_tick(struct worker_loop *loop)
-{
-	if (loop->phase == WORKER_SERVING || loop->phase == WORKER_STOPPED)
-		return UINT64_MAX;
-	if (loop->phase == WORKER_DRAIN_DELAY &&
-	    loop->now_us >= loop->phase_us) {
-		loop->phase = WORKER_DRAINING;
-		loop->phase_us = loop->now_us + DRAIN_IDLE_US;
-		drain_listeners(loop);
-	}
-	if (loop->phase == WORKER_DRAINING && loop->now_us >= loop->phase_us)
-		loop->phase = WORKER_DRAIN_IDLE;
-	if (loop->phase == WORKER_DRAIN_IDLE)
-		drain_idle(loop);
-	if (loop->phase >= WORKER_DRAINING && drain_queues(loop) &&
-	    loop->open_count == 0)
-		loop->phase = WORKER_STOPPED;
-	if (loop->now_us >= loop->stop_us) {
-		worker_log(WORKER_LOG_WARN, "drain_timeout",
-		    "stopping with connections open",
-		    LOG_INT("connections", loop->open_count), LOG_END);
-		loop->phase = WORKER_STOPPED;
-	}
-	if (loop->phase == WORKER_STOPPED)
-		return 0;
-	if (loop->phase == WORKER_DRAIN_IDLE)
-		return DRAIN_LOOK_US;
-	return min_u64(loop->phase_us, loop->stop_us) - loop->now_us;
-}
-
 /* ---- signals */
 
 static void
@@ -321,7 +220,7 @@ signals_read(struct worker_loop *loop)
 		switch (info.ssi_signo) {
 		case SIGTERM:
 		case SIGQUIT:
-			drain_begin(loop);
+			worker_drain_begin(loop);
 			break;
 		case SIGINT:
 			loop->phase = WORKER_STOPPED;
@@ -342,6 +241,8 @@ on_ready(void *owner, uint32_t poller, uint32_t events)
 
 	if (poller == POLLER_SIGNALS)
 		signals_read(loop);
+	else if (poller == POLLER_WAKE)
+		worker_wait_woken(loop);
 	else
 		worker_db_ready(loop->db, poller - POLLER_DB, events);
 }
@@ -369,6 +270,7 @@ signals_open(struct worker_loop *loop)
 
 static const struct io_events events = {
     .woke = on_woke,
+    .soon = on_soon,
     .accepted = on_accepted,
     .received = on_received,
     .sent = on_sent,
@@ -430,6 +332,15 @@ loop_open_db(struct worker_loop *loop)
 	return EX_CONFIG;
 }
 
+static void
+loop_open_cache(struct worker_loop *loop)
+{
+	worker_cache_open(loop);
+	if (loop->cache != NULL)
+		io_poll(loop->io, POLLER_WAKE, shm_cache_wake_fd(loop->cache),
+		    POLLIN);
+}
+
 static int
 loop_open_memory(struct worker_loop *loop)
 {
@@ -472,12 +383,16 @@ loop_open(struct worker_loop *loop, const struct worker_options *options)
 	};
 	loop->request_id = shm_wallclock_us() << 16 ^ (uint64_t)getpid();
 	code = loop_open_memory(loop);
+	if (code == EX_OK && worker_answer_open(loop) == -1)
+		code = EX_OSERR;
 	if (code == EX_OK)
 		code = loop_open_io(loop);
 	if (code == EX_OK && signals_open(loop) == -1)
 		code = EX_OSERR;
 	if (code == EX_OK)
 		code = loop_open_db(loop);
+	if (code == EX_OK)
+		loop_open_cache(loop);
 	return code;
 }
 
@@ -486,7 +401,8 @@ loop_close(struct worker_loop *loop)
 {
 	for (uint32_t i = 0; loop->conn != NULL && i < loop->conn_count; i++)
 		worker_call_leave(&loop->conn[i].call);
-	worker_db_free(&loop->db);
+	loop->is_closing = true;
+	worker_db_free(&loop->db); /* ends what is left of loads and writes */
 	io_free(&loop->io); /* until here the kernel reads what is in flight */
 	for (uint32_t i = 0; loop->conn != NULL && i < loop->conn_count; i++)
 		worker_conn_fini(&loop->conn[i]);
@@ -494,9 +410,19 @@ loop_close(struct worker_loop *loop)
 		close(loop->signal_fd);
 	worker_call_free_all(loop);
 	worker_out_free_all(loop);
+	worker_answer_close(loop);
 	worker_timer_free(&loop->timer);
 	free(loop->conn);
 	free(loop->free_slot);
+}
+
+static uint64_t
+cache_tick(struct worker_loop *loop)
+{
+	if (loop->cache == NULL)
+		return UINT64_MAX;
+	return min_u64(worker_wait_tick(loop),
+	    shm_cache_intent_tick(loop->cache, loop->now_us));
 }
 
 /* Everything but the completions.  Returns how long the loop may sleep. */
@@ -508,7 +434,8 @@ loop_tick(struct worker_loop *loop)
 	wait_us = worker_timer_run(loop->timer, loop->now_us);
 	worker_db_flush(loop->db);
 	wait_us = min_u64(wait_us, worker_db_tick(loop->db, loop->now_us));
-	wait_us = min_u64(wait_us, drain_tick(loop));
+	wait_us = min_u64(wait_us, cache_tick(loop));
+	wait_us = min_u64(wait_us, worker_drain_tick(loop));
 	accept_arm(loop);
 	if (loop->accept_retry_us > loop->now_us)
 		wait_us = min_u64(wait_us, ACCEPT_RETRY_US);

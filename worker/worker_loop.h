@@ -63,8 +63,22 @@ struct worker_loop {
 	struct worker_call *call_free;
 	struct worker_out_block *out_free;
 	uint32_t out_free_count;
-	char date[32];	  /* IMF-fixdate */
-	uint64_t date_us; /* valid until */
+
+	/* worker_answer.c */
+	char lead[96]; /* status 200, Server and Date: valid until date_us */
+	uint32_t lead_bytes;
+	uint32_t keep_bytes; /* of keep_text: Cache-Control and Vary */
+	uint64_t date_us;
+	char *keep_text;
+	char *value_head; /* scratch: a header block to be stored */
+
+	/* the cache: worker_cache.c, worker_wait.c, worker_load.c */
+	struct shm_cache *cache; /* NULL: there is none */
+	struct worker_call *wait_first, *wait_last;
+	uint32_t wait_count;
+	uint32_t renewals_count; /* loads that nobody waits for */
+	uint64_t random;	 /* for the jitter of fresh times */
+	bool is_closing;	 /* what ends now says nothing about loads */
 };
 
 static inline bool
@@ -78,5 +92,10 @@ int worker_loop_run(const struct worker_options *options) SHM_MUSTCHECK;
 
 /* A connection's slot is free again (worker_conn.c tells). */
 void worker_loop_conn_closed(struct worker_loop *loop, uint32_t slot);
+
+/* ---- worker_drain.c calls these */
+bool worker_loop_is_full(const struct worker_loop *loop);
+void worker_loop_accept(struct worker_loop *loop, int fd); /* takes fd */
+void worker_loop_accept_stop(struct worker_loop *loop);
 
 #endif

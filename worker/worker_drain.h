@@ -1,0 +1,16 @@
+/*
+ * The way out: from SIGTERM to the last answer.
+ */
+#ifndef WORKER_DRAIN_H
+#define WORKER_DRAIN_H
+
+#include "worker/worker_loop.h"
+
+/* The signal has come. */
+void worker_drain_begin(struct worker_loop *loop);
+
+/* Move on when it is time.  Microseconds until the next look (UINT64_MAX: not
+ * draining). */
+uint64_t worker_drain_tick(struct worker_loop *loop);
+
+#endif
