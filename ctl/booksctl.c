@@ -1,5 +1,5 @@
 /*
- * booksctl: look after the database of booksd.  Here: the table of commands,
+ * booksctl: look after booksd and its database.  Here: the table of commands,
  * the global options and what is said when they make no sense.
  */
 #include "config.h"
@@ -21,14 +21,17 @@ static const struct command {
 	int (*run)(const struct ctl *ctl, int argc, char **argv);
 	const char *usage; /* its arguments */
 	const char *help;
+	bool needs_database;
 } commands[] = {
-    {"export", ctl_export, "[FILE]", "write all books as CSV"},
-    {"help", command_help, "", "print this"},
+    {"cache", ctl_cache, "[status | flush [WHAT ...] | keys]",
+	"look at the cache, or empty it", false},
+    {"export", ctl_export, "[FILE]", "write all books as CSV", true},
+    {"help", command_help, "", "print this", false},
     {"import", ctl_import, "[--dry-run] [--allow-rejects=N] FILE",
-	"load books from CSV"},
+	"load books from CSV", true},
     {"migrate", ctl_migrate, "[--wait[=SECONDS]]",
-	"bring the tables up to date"},
-    {"version", command_version, "", "print the version"},
+	"bring the tables up to date", true},
+    {"version", command_version, "", "print the version", false},
 };
 
 #define WORD_BYTES_MAX 32
@@ -114,7 +117,9 @@ command_help(const struct ctl *ctl, int argc, char **argv)
 	       "  -q: no progress\n"
 	       "Without -d the database is BOOKS_DATABASE, else what the file\n"
 	       "named by BOOKS_DATABASE_FILE holds, else what libpq's own\n"
-	       "variables say.\n");
+	       "variables say.\n"
+	       "cache asks booksd itself, at its control socket: -S PATH,\n"
+	       "else BOOKS_CONTROL_SOCKET, else where booksd puts it.\n");
 	return EX_OK;
 }
 
@@ -148,7 +153,7 @@ command_run(struct ctl *ctl, int argc, char **argv)
 
 	if (command == NULL)
 		return command_unknown(argv[0]);
-	if (ctl->database == NULL) {
+	if (command->needs_database && ctl->database == NULL) {
 		code = ctl_database_from_env(&ctl->database);
 		if (code != EX_OK)
 			return code;

@@ -1,6 +1,6 @@
 /*
  * What the commands of booksctl share.  One process, one thread, blocking
- * libpq: all of it may wait for the database.
+ * libpq and libcurl: all of it may wait for the database, or for booksd.
  */
 #ifndef CTL_H
 #define CTL_H
@@ -20,6 +20,7 @@ struct ctl {
  * A command reads its own arguments (argv[0] is its name, optind is 1) and
  * returns an exit code of sysexits(3).
  */
+int ctl_cache(const struct ctl *ctl, int argc, char **argv);
 int ctl_migrate(const struct ctl *ctl, int argc, char **argv);
 int ctl_import(const struct ctl *ctl, int argc, char **argv);
 int ctl_export(const struct ctl *ctl, int argc, char **argv);

@@ -1,0 +1,30 @@
+/*
+ * Questions to a running booksd, over its control socket.
+ */
+#ifndef CTL_CONTROL_H
+#define CTL_CONTROL_H
+
+#include "ctl/ctl.h"
+
+struct ctl_control_answer {
+	long status;
+	char *body; /* followed by a 0; NULL: none */
+	size_t len;
+};
+
+/*
+ * Ask; blocks, for CTL_CONTROL_TIMEOUT_S at most.  path NULL: the socket of
+ * BOOKS_CONTROL_SOCKET, else where booksd puts it by itself.  target: path and
+ * query.  EX_OK when there is an answer, whatever its status, which the caller
+ * frees; or another exit code after saying why.
+ */
+#define CTL_CONTROL_TIMEOUT_S 30
+int ctl_control_ask(const char *path, bool is_post, const char *target,
+    struct ctl_control_answer *answer) SHM_MUSTCHECK;
+void ctl_control_answer_fini(struct ctl_control_answer *answer);
+
+/* text as a part of a query, percent-encoded; allocated, NULL without memory.
+ */
+char *ctl_control_escape(const char *text) SHM_MUSTCHECK;
+
+#endif

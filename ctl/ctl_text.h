@@ -1,0 +1,27 @@
+/*
+ * Figures and foreign text as people read them.
+ */
+#ifndef CTL_TEXT_H
+#define CTL_TEXT_H
+
+#include <stdio.h>
+
+#include "shm/shm_base.h"
+
+/* Each returns out. */
+#define CTL_TEXT_BYTES 32
+/* "1,234,567" */
+const char *ctl_text_grouped(uint64_t value, char out[CTL_TEXT_BYTES]);
+/* "12 B", "1.5 KiB", "64.0 MiB" */
+const char *ctl_text_size(uint64_t bytes, char out[CTL_TEXT_BYTES]);
+/* "45 s", "3 min 2 s", "5 h 10 min", "12 d 3 h" */
+const char *ctl_text_time(double seconds, char out[CTL_TEXT_BYTES]);
+
+/*
+ * Print bytes that others chose.  Nothing of them reaches a terminal that it
+ * would obey: control characters, and those that are invisible or turn the
+ * direction of text, are printed as \uXXXX, bytes that are no UTF-8 as \xXX.
+ */
+void ctl_text_print(FILE *out, const char *text, size_t len);
+
+#endif
