@@ -3,9 +3,10 @@
  *
  *	settings     flags, environment, file; then -h, -V, -T or -t and out
  *	sockets      bound with the privileges of whoever started us
- *	logs         opened likewise
+ *	logs         opened likewise, then the control socket
  *	background   unless -f or process 1; the caller waits for the rest
  *	pid file     after that, because it holds the pid that stays
+ *	memory       the board and the cache, before the first fork
  *	children     master_supervise() until the end
  *
  * What goes wrong until the logs are open is said in plain words on standard
@@ -21,8 +22,10 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "master/master_cache.h"
 #include "master/master_daemon.h"
 #include "master/master_notify.h"
+#include "master/master_ops.h"
 #include "master/master_rules.h"
 #include "master/master_supervise.h"
 
@@ -63,7 +66,8 @@ print_version(int code)
 {
 	struct utsname kernel;
 
-	printf("booksd %s\n%s", PACKAGE_VERSION, worker_versions());
+	printf("booksd %s\n%s%s", PACKAGE_VERSION, worker_versions(),
+	    ops_versions());
 	if (uname(&kernel) == 0)
 		printf("%s %s %s\n", kernel.sysname, kernel.release,
 		    kernel.machine);
@@ -106,11 +110,16 @@ run_command(const struct master_command *command)
 /* ---- what stays */
 
 static void
-log_start(const struct master_listen *listen)
+log_start(const struct master_heritage *heritage)
 {
 	static const char *const backends[] = {"auto", "io_uring", "epoll"};
+	const struct master_listen *listen = heritage->listen;
+	const char *control = heritage->control->path;
 	char addresses[WORKER_LISTENERS_MAX * 100] = "";
+	struct shm_cache_stats cache = {.segments_count = 0};
 
+	if (heritage->cache != NULL)
+		shm_cache_stats(heritage->cache, &cache);
 	for (uint32_t i = 0; i < listen->count; i++) {
 		if (i > 0)
 			strcat(addresses, " ");
@@ -125,6 +134,9 @@ log_start(const struct master_listen *listen)
 	    LOG_INT("database_connections", options.database_connections),
 	    LOG_INT("database_connections_per_worker",
 		master_rules_share(&options, options.workers - 1)),
+	    LOG_INT("cache_bytes", cache.data_bytes),
+	    LOG_INT("cache_segments", cache.segments_count),
+	    LOG_STR("control_socket", control[0] != '\0' ? control : "off"),
 	    LOG_STR("user", options.user), LOG_END);
 }
 
@@ -159,27 +171,44 @@ open_pid_file(void)
 }
 
 static int
-supervise(struct master_listen *listen)
+make_memory(struct master_heritage *heritage)
 {
-	struct master_heritage heritage = {
-	    .options = &options,
-	    .listen = listen,
-	    .master = getpid(),
-	};
-	int code;
-
-	heritage.board = shm_board_new(options.workers);
-	if (heritage.board == NULL) {
+	heritage->board = shm_board_new(options.workers);
+	if (heritage->board == NULL) {
 		fprintf(
 		    stderr, "booksd: no shared memory: %s\n", strerror(errno));
 		return EX_OSERR;
 	}
-	log_start(listen);
-	master_notify_send("STATUS=Starting");
-	master_daemon_started(strcmp(options.log.error, "stderr") == 0);
-	code = master_supervise(&heritage, listen);
-	worker_log(WORKER_LOG_INFO, "stopped", "booksd ends",
-	    LOG_INT("exit_code", code), LOG_END);
+	if (options.cache_bytes == 0)
+		return EX_OK;
+	heritage->cache = master_cache_new(&options);
+	if (heritage->cache != NULL)
+		return EX_OK;
+	fprintf(stderr, "booksd: no memory for a cache_size of %ju bytes: %s\n",
+	    (uintmax_t)options.cache_bytes, strerror(errno));
+	return EX_OSERR;
+}
+
+static int
+supervise(struct master_listen *listen, const struct master_control *control)
+{
+	struct master_heritage heritage = {
+	    .options = &options,
+	    .listen = listen,
+	    .control = control,
+	    .master = getpid(),
+	};
+	int code = make_memory(&heritage);
+
+	if (code == EX_OK) {
+		log_start(&heritage);
+		master_notify_send("STATUS=Starting");
+		master_daemon_started(strcmp(options.log.error, "stderr") == 0);
+		code = master_supervise(&heritage, listen);
+		worker_log(WORKER_LOG_INFO, "stopped", "booksd ends",
+		    LOG_INT("exit_code", code), LOG_END);
+	}
+	shm_cache_free(&heritage.cache);
 	shm_board_free(&heritage.board);
 	return code;
 }
@@ -188,6 +217,7 @@ static int
 run(bool foreground, int argc, char **argv)
 {
 	static struct master_listen listen;
+	static struct master_control control = {.fd = -1};
 	int code;
 
 	if (master_supervise_block_signals() == -1)
@@ -196,6 +226,8 @@ run(bool foreground, int argc, char **argv)
 	if (code != EX_OK)
 		return code;
 	code = open_logs();
+	if (code == EX_OK)
+		code = master_control_open(&control, &options, stderr);
 	if (code == EX_OK && !foreground && master_daemon_detach() == -1) {
 		fprintf(stderr, "booksd: cannot go to the background: %s\n",
 		    strerror(errno));
@@ -207,9 +239,10 @@ run(bool foreground, int argc, char **argv)
 		master_notify_init();
 		master_child_title_init(argc, argv);
 		master_child_title("booksd: master");
-		code = supervise(&listen);
+		code = supervise(&listen, &control);
 		master_daemon_pid_file_remove();
 	}
+	master_control_close(&control);
 	worker_log_close();
 	master_listen_close(&listen);
 	return code;

@@ -1,5 +1,5 @@
 /*
- * From fork to the worker room's door.
+ * From fork to the worker room's door, or that of ops.
  *
  * THE ORDER MATTERS
  *   1  descriptors' limit, while we may raise it
@@ -8,7 +8,8 @@
  *   4  the death signal: a change of user clears it, so it comes after 2
  *   5  the parent is looked at: it may have died before 4
  *
- * A worker keeps the master's signals blocked and reads them from a signalfd.
+ * Workers and ops keep the master's signals blocked and read them from a
+ * signalfd.
  * The migrating child runs blocking calls and is simply ended by them.
  */
 #include "config.h"
@@ -24,9 +25,13 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "master/master_cache.h"
 #include "master/master_child.h"
 #include "master/master_daemon.h"
+#include "master/master_ops.h"
 #include "master/master_rules.h"
+
+#define AUDIT_NICE 10
 
 extern char **environ;
 
@@ -179,6 +184,7 @@ fill_options(
 
 	*options = heritage->options->worker;
 	options->board = heritage->board;
+	options->cache = heritage->cache;
 	options->workers_count = heritage->options->workers;
 	options->version = PACKAGE_VERSION;
 	options->listeners_count = listen->count;
@@ -198,6 +204,7 @@ run_worker(const struct master_heritage *heritage, uint32_t slot)
 	master_child_title(text);
 	worker_log_forked("worker", (int)slot);
 	master_daemon_pid_file_forget();
+	master_control_forget(heritage->control);
 	shm_board_set(block->started_us, shm_clock_us());
 	shm_board_set(block->log_dropped, 0);
 	shm_board_set(block->state, SHM_BOARD_STARTING);
@@ -211,9 +218,19 @@ run_worker(const struct master_heritage *heritage, uint32_t slot)
 	exit(code);
 }
 
+/* No client connects by mistake to a process that has none. */
+static void
+close_listeners(const struct master_listen *listen)
+{
+	for (uint32_t i = 0; i < listen->count; i++)
+		if (listen->listener[i].fd != -1)
+			close(listen->listener[i].fd);
+}
+
 static void SHM_NORETURN
 run_migrate(const struct master_heritage *heritage)
 {
+	struct shm_cache *cache = heritage->cache;
 	struct worker_options options;
 	sigset_t none;
 	int code;
@@ -221,11 +238,12 @@ run_migrate(const struct master_heritage *heritage)
 	master_child_title("booksd: migrate");
 	worker_log_forked("migrate", -1);
 	master_daemon_pid_file_forget();
-	/* It has no client: nobody connects to it by mistake. */
-	for (uint32_t i = 0; i < heritage->listen->count; i++)
-		close(heritage->listen->listener[i].fd);
+	master_control_forget(heritage->control);
+	close_listeners(heritage->listen);
+	shm_cache_free(&cache);
 	prepare(heritage);
 	fill_options(heritage, &options);
+	options.cache = NULL;
 	options.listeners_count = 0;
 	options.database_connections = master_rules_share(heritage->options, 0);
 	signal(SIGUSR1, SIG_IGN);
@@ -235,6 +253,39 @@ run_migrate(const struct master_heritage *heritage)
 	code = worker_migrate_main(&options, heritage->options->fail_fast);
 	worker_log_close();
 	exit(code);
+}
+
+static void SHM_NORETURN
+run_ops(const struct master_heritage *heritage)
+{
+	struct ops_options options;
+	int code;
+
+	master_child_title("booksd: ops");
+	worker_log_forked("ops", -1);
+	master_daemon_pid_file_forget();
+	close_listeners(heritage->listen);
+	prepare(heritage);
+	master_ops_options(heritage, &options);
+	code = ops_main(&options);
+	worker_log_close();
+	exit(code);
+}
+
+/* It looks at memory and ends: there is nothing to tell it. */
+static void SHM_NORETURN
+run_audit(const struct master_heritage *heritage)
+{
+	master_child_title("booksd: audit");
+	worker_log_forked("audit", -1);
+	master_daemon_pid_file_forget();
+	master_control_forget(heritage->control);
+	close_listeners(heritage->listen);
+	prepare(heritage);
+	(void)setpriority(PRIO_PROCESS, 0, AUDIT_NICE);
+	master_cache_audit(heritage->cache);
+	worker_log_close();
+	exit(EX_OK);
 }
 
 pid_t
@@ -254,5 +305,25 @@ master_child_migrate(const struct master_heritage *heritage)
 
 	if (pid == 0)
 		run_migrate(heritage);
+	return pid;
+}
+
+pid_t
+master_child_ops(const struct master_heritage *heritage)
+{
+	pid_t pid = fork();
+
+	if (pid == 0)
+		run_ops(heritage);
+	return pid;
+}
+
+pid_t
+master_child_audit(const struct master_heritage *heritage)
+{
+	pid_t pid = fork();
+
+	if (pid == 0)
+		run_audit(heritage);
 	return pid;
 }

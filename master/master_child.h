@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 
+#include "master/master_control.h"
 #include "master/master_listen.h"
 #include "master/master_options.h"
 
@@ -13,22 +14,27 @@
 struct master_heritage {
 	const struct master_options *options;
 	const struct master_listen *listen;
+	const struct master_control *control;
 	struct shm_board *board;
+	struct shm_cache *cache; /* NULL: none */
 	pid_t master;
 };
 
 /*
- * Fork a worker, or the one-shot child that migrates.  Returns the pid, or -1
- * with errno; never returns in the child.
+ * Fork a worker, the one-shot child that migrates, ops, or the one-shot child
+ * that audits the cache.  Returns the pid, or -1 with errno; never returns in
+ * the child.
  *
  * The child runs with the user's privileges, dies with the master, and has the
- * master's signals blocked when worker_main() begins, so that none is lost
- * before the worker listens to them.
+ * master's signals blocked when worker_main() or ops_main() begins, so that
+ * none is lost before they are listened to.
  */
 pid_t master_child_worker(
     const struct master_heritage *heritage, uint32_t slot) SHM_MUSTCHECK;
 pid_t
 master_child_migrate(const struct master_heritage *heritage) SHM_MUSTCHECK;
+pid_t master_child_ops(const struct master_heritage *heritage) SHM_MUSTCHECK;
+pid_t master_child_audit(const struct master_heritage *heritage) SHM_MUSTCHECK;
 
 /* Take the space of arguments and environment for titles: both are moved, and
  * what ps(1) showed of secrets in them is gone.  Once, in the master. */

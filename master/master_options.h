@@ -24,10 +24,13 @@ struct master_options {
 	struct master_list io_uring_without;
 	uint32_t workers;	       /* 0: auto, until it is decided */
 	uint32_t database_connections; /* of all workers; 0: auto, likewise */
+	uint64_t cache_bytes;	       /* 0: no cache */
+	uint32_t cache_heartbeat_ms;
 	bool migrate_on_start;
 	bool fail_fast;
-	const char *user;     /* "": stay who we are */
-	const char *pid_file; /* "": none */
+	const char *user;	    /* "": stay who we are */
+	const char *pid_file;	    /* "": none */
+	const char *control_socket; /* "auto", "off" or a path */
 
 	/* decided by master_rules_check() */
 	char workers_source[160]; /* why so many, for the log */

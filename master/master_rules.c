@@ -16,13 +16,17 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "master/master_cache.h"
+#include "master/master_control.h"
 #include "master/master_listen.h"
+#include "master/master_memory.h"
 #include "master/master_rules.h"
 #include "master/master_sizing.h"
 #include "master/master_value.h"
 
-#define DB_CONNECTIONS_AUTO  4 /* per worker */
-#define DB_CONNECTIONS_LEAST 2 /* per worker: a stream takes one */
+#define DB_CONNECTIONS_AUTO  4	/* per worker */
+#define DB_CONNECTIONS_LEAST 2	/* per worker: a stream takes one */
+#define CACHE_SHARE_MAX	     75 /* per cent of the memory that is left */
 
 static void
 check_listen(struct master_settings *settings)
@@ -104,6 +108,82 @@ decide_connections(struct master_settings *settings)
 		    options->workers * DB_CONNECTIONS_LEAST);
 }
 
+void
+master_rules_check_memory(
+    struct master_settings *settings, const struct master_memory *memory)
+{
+	struct shm_cache_options wanted;
+	char map_text[MASTER_MEMORY_TEXT], left_text[MASTER_MEMORY_TEXT];
+	char fits_text[MASTER_MEMORY_TEXT];
+	uint64_t map, fits;
+
+	master_cache_wanted(settings->options, &wanted);
+	map = shm_cache_map_bytes(&wanted);
+	fits = memory->left / 100 * CACHE_SHARE_MAX;
+	if (map <= fits)
+		return;
+	master_memory_text(map, map_text);
+	master_memory_text(memory->left, left_text);
+	master_memory_text(fits, fits_text);
+	master_settings_refuse(settings, MASTER_SETTING_cache_size,
+	    "the cache would take %s, and of the %s that are left it may take "
+	    "%d %%, %s: %s",
+	    map_text, left_text, CACHE_SHARE_MAX, fits_text, memory->source);
+}
+
+/* Is there enough of it, and not too much? */
+static void
+check_cache_size(struct master_settings *settings)
+{
+	struct shm_cache_options wanted;
+	struct master_memory memory;
+	char least_text[MASTER_MEMORY_TEXT];
+	uint64_t least;
+
+	if (settings->options->cache_bytes == 0)
+		return;
+	master_cache_wanted(settings->options, &wanted);
+	if (!shm_cache_is_large_enough(&wanted, &least)) {
+		master_memory_text(least, least_text);
+		master_settings_refuse(settings, MASTER_SETTING_cache_size,
+		    "need at least %s for %u worker%s, or 0 for no cache",
+		    least_text, wanted.slots_count,
+		    wanted.slots_count == 1 ? "" : "s");
+		return;
+	}
+	master_memory_left("", &memory);
+	master_rules_check_memory(settings, &memory);
+}
+
+/* It becomes a field's value as it is: RFC 9110, 5.5. */
+static void
+check_cache_control(struct master_settings *settings)
+{
+	const char *text = settings->options->worker.cache_control;
+	size_t len = strlen(text);
+
+	for (const char *at = text; *at != '\0'; at++)
+		if (*at < 0x20 || *at > 0x7e) {
+			master_settings_refuse(settings,
+			    MASTER_SETTING_cache_control,
+			    "need a field value: printable ASCII");
+			return;
+		}
+	if (len > 0 && (text[0] == ' ' || text[len - 1] == ' '))
+		master_settings_refuse(settings, MASTER_SETTING_cache_control,
+		    "need no space at the beginning and the end");
+}
+
+static void
+check_control_socket(struct master_settings *settings)
+{
+	const char *why;
+
+	if (!master_control_check(settings->options->control_socket, &why))
+		master_settings_refuse(
+		    settings, MASTER_SETTING_control_socket, "%s", why);
+}
+
 uint32_t
 master_rules_share(const struct master_options *options, uint32_t slot)
 {
@@ -156,6 +236,9 @@ master_rules_check(struct master_settings *settings)
 	check_listen(settings);
 	check_features(settings);
 	check_database(settings);
+	check_cache_size(settings);
+	check_cache_control(settings);
+	check_control_socket(settings);
 	master_value_duration(options->worker.drain_timeout_ms, timeout);
 	if (options->worker.drain_delay_ms >= options->worker.drain_timeout_ms)
 		master_settings_refuse(settings, MASTER_SETTING_drain_delay,

@@ -4,6 +4,7 @@
 #ifndef MASTER_RULES_H
 #define MASTER_RULES_H
 
+#include "master/master_memory.h"
 #include "master/master_settings.h"
 
 /*
@@ -12,6 +13,11 @@
  * or the exit code of the gravest error; all are said.  May ask the resolver.
  */
 int master_rules_check(struct master_settings *settings) SHM_MUSTCHECK;
+
+/* Refuse a cache that would take too much of memory.  Part of the above; for
+ * tests. */
+void master_rules_check_memory(
+    struct master_settings *settings, const struct master_memory *memory);
 
 /* Connections of the worker in that slot: an even share of the budget. */
 uint32_t

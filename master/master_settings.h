@@ -22,9 +22,31 @@
 	    64 << 20, "", "longest request body (then 413)")                   \
 	MASTER_SETTING(body_timeout, DURATION, worker.body_timeout_ms, "30s",  \
 	    100, 3600000, "", "time to send a whole request body (then 408)")  \
+	MASTER_SETTING(cache_control, TEXT, worker.cache_control, "no-cache",  \
+	    0, 255, "", "Cache-Control of books and lists; empty: none")       \
+	MASTER_SETTING(cache_fresh, DURATION, worker.cache_fresh_ms, "60s", 1, \
+	    86400000, "", "time for which a cached answer is fresh")           \
+	MASTER_SETTING(cache_header, BOOL, worker.cache_header, "on", 0, 1,    \
+	    "", "tell in X-Cache what the cache did")                          \
+	MASTER_SETTING(cache_heartbeat, DURATION, cache_heartbeat_ms, "5s",    \
+	    100, 3600000, "", "pause between checks of the notifications")     \
+	MASTER_SETTING(cache_lists, ENUM, worker.cache_lists, "strict", 0, 2,  \
+	    "strict|relaxed|off", "what a write does to cached lists")         \
+	MASTER_SETTING(cache_negative, DURATION, worker.cache_negative_ms,     \
+	    "5s", 0, 3600000, "", "time for which a missing book is cached")   \
+	MASTER_SETTING(cache_size, SIZE, cache_bytes, "64MiB", 0,              \
+	    UINT64_C(32) << 30, "", "memory of the book cache; 0: none")       \
+	MASTER_SETTING(cache_stale_if_error, DURATION,                         \
+	    worker.cache_stale_if_error_ms, "1h", 0, 86400000, "",             \
+	    "time after that, while the database is away")                     \
+	MASTER_SETTING(cache_stale_while_revalidate, DURATION,                 \
+	    worker.cache_stale_while_revalidate_ms, "10s", 0, 86400000, "",    \
+	    "time after fresh to serve while reloading")                       \
 	MASTER_SETTING(connections_max, COUNT, worker.connections_max, "4096", \
 	    1, 65536, "connections",                                           \
 	    "clients per worker (more wait in the queue)")                     \
+	MASTER_SETTING(control_socket, TEXT, control_socket, "auto", 1, 107,   \
+	    "", "path of the control socket, auto or off")                     \
 	MASTER_SETTING(database, SECRET, worker.database, "", 0, 16384, "",    \
 	    "libpq connection string or URI")                                  \
 	MASTER_SETTING(database_acquire_timeout, DURATION,                     \

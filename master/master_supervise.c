@@ -14,7 +14,9 @@
  *	          our copies of the sockets are closed when it is over
  *	STOPPING  SIGINT was passed on; a second later it is SIGKILL
  *	KILLING   SIGKILL was sent
- * and only forwards.  The loop ends when no child is left.
+ * and only forwards.  The loop ends when no child is left.  ops is told to end
+ * when the last worker is gone: until then they need what it hears.  Until
+ * then, too, deaths are followed by an audit of the cache.
  *
  * INVARIANTS
  *   I1  a slot has a process (pid > 0), or a time for its next one
@@ -35,34 +37,13 @@
 #include <time.h>
 
 #include "master/master_notify.h"
-#include "master/master_slot.h"
-#include "master/master_supervise.h"
+#include "master/master_ops.h"
+#include "master/master_supervise_part.h"
 
 #define SERVED_POLL_US 50000
 #define STOP_GRACE_US  1000000
 #define DRAIN_GRACE_US 500000
-
-enum phase {
-	PHASE_RUNNING = 0,
-	PHASE_DRAINING,
-	PHASE_STOPPING,
-	PHASE_KILLING,
-};
-
-struct supervisor {
-	const struct master_heritage *heritage;
-	struct master_listen *listen;
-	enum phase phase;
-	int exit_code;
-	bool is_ready; /* READY=1 was said */
-	bool has_listeners;
-	uint64_t close_listen_us;
-	uint64_t kill_us;
-	uint64_t unsupported_said; /* a bit for each signal */
-	sigset_t signals;
-	struct master_slot worker[SHM_BOARD_WORKERS_MAX];
-	struct master_slot migrate;
-};
+#define OPS_DELAY_US   100000
 
 static const int awaited[] = {SIGCHLD, SIGTERM, SIGQUIT, SIGINT, SIGUSR1,
     SIGHUP, SIGUSR2, SIGWINCH, SIGTTIN, SIGTTOU};
@@ -89,56 +70,58 @@ master_supervise_block_signals(void)
 	return sigprocmask(SIG_SETMASK, &set, NULL);
 }
 
-static uint32_t
-workers_count(const struct supervisor *supervisor)
-{
-	return supervisor->heritage->options->workers;
-}
-
 /* ---- signals to the children */
 
 static void
-kill_workers(const struct supervisor *supervisor, int number)
+kill_workers(const struct master_supervisor *supervisor, int number)
 {
-	for (uint32_t i = 0; i < workers_count(supervisor); i++)
+	for (uint32_t i = 0; i < master_supervise_workers(supervisor); i++)
 		master_slot_kill(&supervisor->worker[i], number);
 }
 
 static uint32_t
-children_count(const struct supervisor *supervisor)
+workers_alive(const struct master_supervisor *supervisor)
 {
-	uint32_t count = supervisor->migrate.pid > 0;
+	uint32_t count = 0;
 
-	for (uint32_t i = 0; i < workers_count(supervisor); i++)
+	for (uint32_t i = 0; i < master_supervise_workers(supervisor); i++)
 		count += supervisor->worker[i].pid > 0;
 	return count;
+}
+
+static uint32_t
+children_count(const struct master_supervisor *supervisor)
+{
+	return workers_alive(supervisor) + (supervisor->migrate.pid > 0) +
+	       (supervisor->ops.pid > 0) + (supervisor->audit.pid > 0);
 }
 
 /* ---- phases */
 
 /* From RUNNING to any other: nothing is started any more. */
 static void
-leave_running(struct supervisor *supervisor)
+leave_running(struct master_supervisor *supervisor)
 {
-	if (supervisor->phase != PHASE_RUNNING)
+	if (supervisor->phase != MASTER_PHASE_RUNNING)
 		return;
 	shm_board_set(supervisor->heritage->board->draining, 1);
 	supervisor->migrate.start_us = 0;
-	for (uint32_t i = 0; i < workers_count(supervisor); i++)
+	supervisor->ops.start_us = 0;
+	for (uint32_t i = 0; i < master_supervise_workers(supervisor); i++)
 		supervisor->worker[i].start_us = 0;
 	master_slot_kill(&supervisor->migrate, SIGTERM);
 	master_notify_send("STOPPING=1\nSTATUS=Stopping");
 }
 
 static void
-drain(struct supervisor *supervisor, uint64_t now_us)
+drain(struct master_supervisor *supervisor, uint64_t now_us)
 {
 	const struct worker_options *worker =
 	    &supervisor->heritage->options->worker;
 
-	SHM_ASSERT(supervisor->phase == PHASE_RUNNING);
+	SHM_ASSERT(supervisor->phase == MASTER_PHASE_RUNNING);
 	leave_running(supervisor);
-	supervisor->phase = PHASE_DRAINING;
+	supervisor->phase = MASTER_PHASE_DRAINING;
 	supervisor->close_listen_us =
 	    now_us + (uint64_t)worker->drain_delay_ms * 1000;
 	supervisor->kill_us =
@@ -151,12 +134,12 @@ drain(struct supervisor *supervisor, uint64_t now_us)
 }
 
 static void
-stop(struct supervisor *supervisor, uint64_t now_us, const char *reason)
+stop(struct master_supervisor *supervisor, uint64_t now_us, const char *reason)
 {
-	if (supervisor->phase >= PHASE_STOPPING)
+	if (supervisor->phase >= MASTER_PHASE_STOPPING)
 		return;
 	leave_running(supervisor);
-	supervisor->phase = PHASE_STOPPING;
+	supervisor->phase = MASTER_PHASE_STOPPING;
 	supervisor->close_listen_us = now_us;
 	supervisor->kill_us = now_us + STOP_GRACE_US;
 	worker_log(WORKER_LOG_INFO, "stopping", "all connections are closed",
@@ -164,52 +147,43 @@ stop(struct supervisor *supervisor, uint64_t now_us, const char *reason)
 	kill_workers(supervisor, SIGINT);
 }
 
+/* Nobody is left whom ops serves, or who could be served something wrong. */
 static void
-kill_leftovers(struct supervisor *supervisor)
+stop_helpers(struct master_supervisor *supervisor, uint64_t now_us)
 {
-	SHM_ASSERT(supervisor->phase < PHASE_KILLING);
+	if (supervisor->helpers_told || workers_alive(supervisor) > 0)
+		return;
+	supervisor->helpers_told = true;
+	supervisor->audit.start_us = 0;
+	master_slot_kill(&supervisor->audit, SIGKILL);
+	master_slot_kill(&supervisor->ops, SIGTERM);
+	if (supervisor->kill_us > now_us + STOP_GRACE_US)
+		supervisor->kill_us = now_us + STOP_GRACE_US;
+}
+
+static void
+kill_leftovers(struct master_supervisor *supervisor)
+{
+	uint32_t count = children_count(supervisor);
+
+	SHM_ASSERT(supervisor->phase < MASTER_PHASE_KILLING);
+	/* They go with the workers, but they are not late. */
+	if (!supervisor->helpers_told)
+		count -=
+		    (supervisor->ops.pid > 0) + (supervisor->audit.pid > 0);
 	worker_log(WORKER_LOG_WARN, "stop_overdue",
 	    "processes that did not end in time are killed",
-	    LOG_INT("processes", children_count(supervisor)), LOG_END);
-	supervisor->phase = PHASE_KILLING;
+	    LOG_INT("processes", count), LOG_END);
+	supervisor->phase = MASTER_PHASE_KILLING;
 	master_slot_kill(&supervisor->migrate, SIGKILL);
+	master_slot_kill(&supervisor->ops, SIGKILL);
+	master_slot_kill(&supervisor->audit, SIGKILL);
 	kill_workers(supervisor, SIGKILL);
 }
 
-/* ---- deaths */
-
-/* The only place where deaths are logged (I2). */
-static void
-child_died(struct supervisor *supervisor, struct master_slot *slot, pid_t pid,
-    int status)
-{
-	uint64_t now_us = shm_clock_us();
-	uint64_t alive_ms = (now_us - slot->started_us) / 1000;
-	bool is_worker = slot != &supervisor->migrate;
-	const char *event = is_worker ? "worker_died" : "migrate_died";
-	struct worker_log_field number;
-	char cause[64];
-
-	if (is_worker)
-		number = LOG_INT("worker", slot - supervisor->worker);
-	else
-		number = LOG_STR("child", "migrate");
-	master_slot_describe_death(status, cause, sizeof(cause));
-	if (supervisor->phase != PHASE_RUNNING) {
-		worker_log(WORKER_LOG_WARN, event,
-		    "a process died while booksd was stopping", number,
-		    LOG_INT("pid", pid), LOG_STR("cause", cause),
-		    LOG_INT("alive_ms", alive_ms), LOG_END);
-		return;
-	}
-	worker_log(WORKER_LOG_ERROR, event, "a process died and is replaced",
-	    number, LOG_INT("pid", pid), LOG_STR("cause", cause),
-	    LOG_INT("alive_ms", alive_ms),
-	    LOG_INT("restart_in_ms", master_slot_plan(slot, now_us)), LOG_END);
-}
-
-static void
-give_up(struct supervisor *supervisor, pid_t pid, int code)
+void
+master_supervise_give_up(
+    struct master_supervisor *supervisor, pid_t pid, int code)
 {
 	worker_log(WORKER_LOG_ERROR, "start_failed",
 	    "a process said that it can never work, so booksd ends",
@@ -218,147 +192,10 @@ give_up(struct supervisor *supervisor, pid_t pid, int code)
 	stop(supervisor, shm_clock_us(), "start failed");
 }
 
-static void
-worker_reaped(struct supervisor *supervisor, uint32_t i, int status)
-{
-	struct shm_board *board = supervisor->heritage->board;
-	struct shm_board_worker *block = &board->worker[i];
-	struct master_slot *slot = &supervisor->worker[i];
-	pid_t pid = slot->pid;
-	bool is_orderly = WIFEXITED(status) && WEXITSTATUS(status) == EX_OK;
-	bool is_first = shm_board_get(block->incarnation) == 1 &&
-			shm_board_get(block->state) == SHM_BOARD_STARTING;
-
-	slot->pid = 0;
-	shm_board_worker_reset(board, i);
-	if (supervisor->phase == PHASE_RUNNING && is_first &&
-	    master_slot_is_hopeless(status)) {
-		give_up(supervisor, pid, WEXITSTATUS(status));
-		return;
-	}
-	if (supervisor->phase == PHASE_KILLING ||
-	    (supervisor->phase != PHASE_RUNNING && is_orderly))
-		return;
-	if (!is_orderly)
-		shm_board_set(
-		    block->restarts, shm_board_get(block->restarts) + 1);
-	child_died(supervisor, slot, pid, status);
-}
-
-static void
-migrate_reaped(struct supervisor *supervisor, int status)
-{
-	struct master_slot *slot = &supervisor->migrate;
-	bool fail_fast = supervisor->heritage->options->fail_fast;
-	pid_t pid = slot->pid;
-
-	slot->pid = 0;
-	if (WIFEXITED(status) && WEXITSTATUS(status) == EX_OK)
-		return; /* it has said itself what it did */
-	if (supervisor->phase != PHASE_RUNNING)
-		return; /* we ended it */
-	if (master_slot_is_hopeless(status) ||
-	    (fail_fast && WIFEXITED(status) &&
-		WEXITSTATUS(status) == EX_DATAERR)) {
-		give_up(supervisor, pid, WEXITSTATUS(status));
-		return;
-	}
-	child_died(supervisor, slot, pid, status);
-}
-
-static void
-reap(struct supervisor *supervisor)
-{
-	int status;
-	pid_t pid;
-
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		if (pid == supervisor->migrate.pid) {
-			migrate_reaped(supervisor, status);
-			continue;
-		}
-		/* Not found: an orphan that was given to us (I3). */
-		for (uint32_t i = 0; i < workers_count(supervisor); i++)
-			if (supervisor->worker[i].pid == pid) {
-				worker_reaped(supervisor, i, status);
-				break;
-			}
-	}
-}
-
-/* ---- births */
-
-static void
-fork_failed(struct master_slot *slot, uint64_t now_us)
-{
-	int error = errno;
-
-	slot->started_us = now_us;
-	worker_log(WORKER_LOG_ERROR, "fork_failed",
-	    "a process could not be started, it is tried again",
-	    LOG_STR("error", strerror(error)),
-	    LOG_INT("restart_in_ms", master_slot_plan(slot, now_us)), LOG_END);
-}
-
-static void
-start_worker(struct supervisor *supervisor, uint32_t i, uint64_t now_us)
-{
-	struct shm_board_worker *block =
-	    &supervisor->heritage->board->worker[i];
-	struct master_slot *slot = &supervisor->worker[i];
-	pid_t pid;
-
-	SHM_ASSERT(slot->pid == 0); /* I1 */
-	slot->start_us = 0;
-	shm_board_set(
-	    block->incarnation, shm_board_get(block->incarnation) + 1);
-	pid = master_child_worker(supervisor->heritage, i);
-	if (pid == -1) {
-		fork_failed(slot, now_us);
-		return;
-	}
-	slot->pid = pid;
-	slot->started_us = now_us;
-	shm_board_set(block->pid, pid);
-}
-
-static void
-start_migrate(struct supervisor *supervisor, uint64_t now_us)
-{
-	struct master_slot *slot = &supervisor->migrate;
-	pid_t pid;
-
-	SHM_ASSERT(slot->pid == 0); /* I1 */
-	slot->start_us = 0;
-	pid = master_child_migrate(supervisor->heritage);
-	if (pid == -1) {
-		fork_failed(slot, now_us);
-		return;
-	}
-	slot->pid = pid;
-	slot->started_us = now_us;
-}
-
-static bool
-is_due(uint64_t when_us, uint64_t now_us)
-{
-	return when_us > 0 && when_us <= now_us;
-}
-
-static void
-start_due(struct supervisor *supervisor, uint64_t now_us)
-{
-	if (is_due(supervisor->migrate.start_us, now_us))
-		start_migrate(supervisor, now_us);
-	for (uint32_t i = 0; i < workers_count(supervisor); i++)
-		if (is_due(supervisor->worker[i].start_us, now_us))
-			start_worker(supervisor, i, now_us);
-}
-
 /* ---- signals to us */
 
 static void
-say_unsupported(struct supervisor *supervisor, int number)
+say_unsupported(struct master_supervisor *supervisor, int number)
 {
 	uint64_t bit = UINT64_C(1) << number;
 	char name[16];
@@ -373,7 +210,7 @@ say_unsupported(struct supervisor *supervisor, int number)
 }
 
 static void
-handle_signal(struct supervisor *supervisor, int number)
+handle_signal(struct master_supervisor *supervisor, int number)
 {
 	uint64_t now_us = shm_clock_us();
 
@@ -382,7 +219,7 @@ handle_signal(struct supervisor *supervisor, int number)
 		break; /* reaping follows every wake-up */
 	case SIGTERM:
 	case SIGQUIT:
-		if (supervisor->phase == PHASE_RUNNING)
+		if (supervisor->phase == MASTER_PHASE_RUNNING)
 			drain(supervisor, now_us);
 		else
 			stop(supervisor, now_us, "second signal");
@@ -394,6 +231,7 @@ handle_signal(struct supervisor *supervisor, int number)
 		/* First here: a new file gets the workers' user as owner. */
 		worker_log_reopen();
 		kill_workers(supervisor, SIGUSR1);
+		master_slot_kill(&supervisor->ops, SIGUSR1);
 		break;
 	default:
 		say_unsupported(supervisor, number);
@@ -404,33 +242,34 @@ handle_signal(struct supervisor *supervisor, int number)
 /* ---- time */
 
 static void
-look_at_board(struct supervisor *supervisor)
+look_at_board(struct master_supervisor *supervisor)
 {
 	char state[64];
 
-	if (supervisor->is_ready || supervisor->phase != PHASE_RUNNING ||
+	if (supervisor->is_ready || supervisor->phase != MASTER_PHASE_RUNNING ||
 	    !shm_board_get(supervisor->heritage->board->served))
 		return;
 	supervisor->is_ready = true;
 	snprintf(state, sizeof(state), "READY=1\nSTATUS=Serving, %u workers",
-	    workers_count(supervisor));
+	    master_supervise_workers(supervisor));
 	master_notify_send(state);
 }
 
 static void
-advance(struct supervisor *supervisor, uint64_t now_us)
+advance(struct master_supervisor *supervisor, uint64_t now_us)
 {
 	look_at_board(supervisor);
-	if (supervisor->phase == PHASE_RUNNING) {
-		start_due(supervisor, now_us);
+	master_supervise_start_due(supervisor, now_us);
+	if (supervisor->phase == MASTER_PHASE_RUNNING)
 		return;
-	}
+	stop_helpers(supervisor, now_us);
 	if (supervisor->has_listeners &&
 	    now_us >= supervisor->close_listen_us) {
 		master_listen_close(supervisor->listen);
 		supervisor->has_listeners = false;
 	}
-	if (supervisor->phase != PHASE_KILLING && now_us >= supervisor->kill_us)
+	if (supervisor->phase != MASTER_PHASE_KILLING &&
+	    now_us >= supervisor->kill_us)
 		kill_leftovers(supervisor);
 }
 
@@ -440,15 +279,23 @@ sooner(uint64_t at_us, uint64_t when_us)
 	return when_us > 0 && when_us < at_us ? when_us : at_us;
 }
 
-/* When something has to be done although no signal comes. */
+/* When something has to be done although no signal comes; the cache's part
+ * is known. */
 static uint64_t
-next_us(const struct supervisor *supervisor, uint64_t now_us, uint64_t log_us)
+next_us(const struct master_supervisor *supervisor, uint64_t now_us,
+    uint64_t log_us, uint64_t cache_us)
 {
 	uint64_t at_us = log_us == UINT64_MAX ? UINT64_MAX : now_us + log_us;
 
-	if (supervisor->phase == PHASE_RUNNING) {
+	at_us = sooner(at_us, cache_us);
+	if (supervisor->audit.pid == 0)
+		at_us = sooner(at_us, supervisor->audit.start_us);
+
+	if (supervisor->phase == MASTER_PHASE_RUNNING) {
 		at_us = sooner(at_us, supervisor->migrate.start_us);
-		for (uint32_t i = 0; i < workers_count(supervisor); i++)
+		at_us = sooner(at_us, supervisor->ops.start_us);
+		for (uint32_t i = 0; i < master_supervise_workers(supervisor);
+		     i++)
 			at_us = sooner(at_us, supervisor->worker[i].start_us);
 		if (!supervisor->is_ready)
 			at_us = sooner(at_us, now_us + SERVED_POLL_US);
@@ -456,7 +303,7 @@ next_us(const struct supervisor *supervisor, uint64_t now_us, uint64_t log_us)
 	}
 	if (supervisor->has_listeners)
 		at_us = sooner(at_us, supervisor->close_listen_us);
-	if (supervisor->phase != PHASE_KILLING)
+	if (supervisor->phase != MASTER_PHASE_KILLING)
 		at_us = sooner(at_us, supervisor->kill_us);
 	return at_us;
 }
@@ -479,43 +326,63 @@ wait_for_signal(const sigset_t *signals, uint64_t now_us, uint64_t at_us)
 	return errno == EAGAIN || errno == EINTR ? 0 : -1;
 }
 
+/* One turn: what has happened, what is due, and then the next signal. */
+static void
+turn(struct master_supervisor *supervisor)
+{
+	uint64_t now_us = shm_clock_us(), log_us, cache_us;
+	int number;
+
+	advance(supervisor, now_us);
+	cache_us = master_cache_tick(&supervisor->cache, now_us);
+	log_us = worker_log_flush(now_us);
+	number = wait_for_signal(&supervisor->signals, now_us,
+	    next_us(supervisor, now_us, log_us, cache_us));
+	if (number > 0) {
+		handle_signal(supervisor, number);
+	} else if (number < 0) {
+		supervisor->exit_code = EX_SOFTWARE;
+		stop(supervisor, now_us, "waiting failed");
+	}
+}
+
+static void
+plan_start(struct master_supervisor *supervisor, uint64_t now_us)
+{
+	const struct master_heritage *heritage = supervisor->heritage;
+
+	if (heritage->options->migrate_on_start) {
+		shm_board_set(
+		    heritage->board->migrate, SHM_BOARD_MIGRATE_PENDING);
+		supervisor->migrate.start_us = now_us;
+	}
+	for (uint32_t i = 0; i < heritage->options->workers; i++)
+		supervisor->worker[i].start_us = now_us;
+	/* Clients wait for the workers, so these get the CPUs first. */
+	if (master_ops_is_wanted(heritage))
+		supervisor->ops.start_us = now_us + OPS_DELAY_US;
+}
+
 int
 master_supervise(
     const struct master_heritage *heritage, struct master_listen *listen)
 {
-	struct supervisor supervisor = {
-	    .heritage = heritage,
-	    .listen = listen,
-	    .has_listeners = true,
-	    .exit_code = EX_OK,
-	};
-	uint64_t now_us = shm_clock_us(), log_us;
-	int number;
+	/* Too large for a stack, and once in a process. */
+	static struct master_supervisor supervisor;
 
+	supervisor.heritage = heritage;
+	supervisor.listen = listen;
+	supervisor.has_listeners = true;
+	supervisor.exit_code = EX_OK;
+	supervisor.cache.cache = heritage->cache;
 	awaited_set(&supervisor.signals);
-	if (heritage->options->migrate_on_start) {
-		shm_board_set(
-		    heritage->board->migrate, SHM_BOARD_MIGRATE_PENDING);
-		supervisor.migrate.start_us = now_us;
-	}
-	for (uint32_t i = 0; i < heritage->options->workers; i++)
-		supervisor.worker[i].start_us = now_us;
+	plan_start(&supervisor, shm_clock_us());
 	for (;;) {
-		reap(&supervisor);
-		now_us = shm_clock_us();
-		advance(&supervisor, now_us);
-		if (supervisor.phase != PHASE_RUNNING &&
+		master_supervise_reap(&supervisor);
+		if (supervisor.phase != MASTER_PHASE_RUNNING &&
 		    children_count(&supervisor) == 0)
 			break;
-		log_us = worker_log_flush(now_us);
-		number = wait_for_signal(&supervisor.signals, now_us,
-		    next_us(&supervisor, now_us, log_us));
-		if (number > 0)
-			handle_signal(&supervisor, number);
-		else if (number < 0) {
-			supervisor.exit_code = EX_SOFTWARE;
-			stop(&supervisor, now_us, "waiting failed");
-		}
+		turn(&supervisor);
 	}
 	master_listen_close(listen);
 	return supervisor.exit_code;

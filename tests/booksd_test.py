@@ -491,6 +491,43 @@ class Postgres:
         self.close()
 
 
+class Session:
+    """A psql of the superuser that stays: a transaction that others have to
+    wait for."""
+
+    def __init__(self, pg, *statements, database="books"):
+        self.process = subprocess.Popen(
+            [os.path.join(pg.bin, "psql"), "-XAtq", "-h", pg.folder, "-p",
+             str(pg.port), "-U", "postgres", "-d", database],
+            env=clean_environment(), stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            preexec_fn=die_with_parent())
+        self.run(*statements)
+
+    def run(self, *statements):
+        """The lines of their output."""
+        for statement in statements + ("\\echo done",):
+            self.process.stdin.write(statement.encode() + b"\n")
+        self.process.stdin.flush()
+        lines = []
+        while (line := self.process.stdout.readline()) != b"done\n":
+            check(line and b"ERROR" not in line, f"psql said {line!r}")
+            lines.append(line.decode().rstrip("\n"))
+        return lines
+
+    def close(self):
+        """What was not committed is rolled back."""
+        self.process.stdin.close()
+        self.process.wait(10)
+        self.process.stdout.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
 # ---- HTTP over a raw socket
 
 class Truncated(AssertionError):
@@ -716,13 +753,15 @@ class Booksd:
     """A booksd of our own in the foreground, stopped when the block ends.
 
     settings: the -o options; listen defaults to 127.0.0.1 and a free port (a
-        list gives several; None leaves -o listen out)
+        list gives several; None leaves -o listen out); control_socket
+        defaults to control.sock in .folder
     wait: "livez", "readyz", or None to return at once
     args, env: more arguments and environment
     allow_alarms: the block does not fail because of a sanitizer report or an
         assertion on standard error
     .address (of the first TCP listen), .pid, .process, .folder (a private
-        folder for sockets and logs), .stdout and .stderr (paths)
+        folder for sockets and logs), .control (path of the control socket),
+        .stdout and .stderr (paths)
     """
 
     def __init__(self, settings=None, wait="livez", args=(), env=None,
@@ -735,6 +774,8 @@ class Booksd:
         self.address = None
         if "listen" not in settings:
             settings["listen"] = f"127.0.0.1:{free_port()}"
+        self.control = settings.setdefault(
+            "control_socket", os.path.join(self.folder, "control.sock"))
         listens = settings["listen"] or []
         for one in [listens] if isinstance(listens, str) else listens:
             found = re.match(r"(?:\[(.*)\]|([^:/]*)):([0-9]+)\Z", one)
@@ -838,6 +879,45 @@ class Booksd:
             time.sleep(0.01)
         return sorted(pid for pid, title in children.items()
                       if "worker" in title)
+
+    def ops_pid(self):
+        """The pid of the process beside the workers, None without one."""
+        return next((pid for pid, title in self.children().items()
+                     if title == "booksd: ops"), None)
+
+    def owners(self, by_client=True):
+        """{TCP port of a client: pid of the worker that has the connection},
+        or of its own ends of those that it made."""
+        inodes = {}
+        with open("/proc/net/tcp", encoding="ascii") as file:
+            for line in list(file)[1:]:
+                fields = line.split()
+                near, far = (int(end.split(":")[1], 16)
+                             for end in fields[1:3])
+                if not by_client:
+                    inodes[f"socket:[{fields[9]}]"] = near
+                elif near == self.address[1]:
+                    inodes[f"socket:[{fields[9]}]"] = far
+        found = {}
+        for pid in self.children():
+            with contextlib.suppress(OSError):
+                for name in os.listdir(f"/proc/{pid}/fd"):
+                    with contextlib.suppress(OSError):
+                        inode = os.readlink(f"/proc/{pid}/fd/{name}")
+                        if inode in inodes:
+                            found[inodes[inode]] = pid
+        return found
+
+    def owners_of(self, clients):
+        """The worker's pid of each of these Raw.  The kernel's list can lack
+        connections while it changes."""
+        ports = [client.socket.getsockname()[1] for client in clients]
+
+        def probe():
+            owners = self.owners()
+            return (all(port in owners for port in ports) and
+                    [owners[port] for port in ports])
+        return eventually(probe, "each connection has its worker")
 
     def leftovers(self):
         """Processes of its session that live on."""

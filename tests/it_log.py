@@ -180,7 +180,7 @@ def _():
         for line in lines_of(server.stderr):
             t.check(re.fullmatch(
                 TIME.pattern + r" (error|warn|info) [a-z_]+: .* "
-                r"process=(master|worker worker=0)( [a-z_]+=(\S+|\".*\"))*",
+                r"process=(master|ops|worker worker=0)( [a-z_]+=(\S+|\".*\"))*",
                 line), line)
 
 
@@ -384,7 +384,8 @@ def _():
     # Started as nobody: the pipe is root's and cannot be opened again.
     command = [t.BOOKSD, "-f"]
     port = t.free_port()
-    for key, value in {**BASIC, "listen": f"127.0.0.1:{port}"}.items():
+    for key, value in {**BASIC, "listen": f"127.0.0.1:{port}",
+                       "control_socket": "off"}.items():
         command += ["-o", f"{key}={value}"]
     with subprocess.Popen(command, env=t.clean_environment(), stdout=writer,
                           stdin=subprocess.DEVNULL, user="nobody",

@@ -32,6 +32,7 @@ atexit.register(shutil.rmtree, scratch, ignore_errors=True)
 
 def run(*args, env=None, seconds=20, **popen):
     """booksd to its end: (exit code, standard output, standard error)."""
+    env = {"BOOKS_CONTROL_SOCKET": "off", **(env or {})}
     done = subprocess.run([t.BOOKSD, *args], env=t.clean_environment(env),
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, timeout=seconds,
@@ -47,6 +48,8 @@ def write(name, text):
 
 
 def flags(settings):
+    """Without a control socket: the automatic one may be another booksd's."""
+    settings = {"control_socket": "off", **settings}
     return [word for key, value in settings.items()
             for word in ("-o", f"{key}={value}")]
 
@@ -59,6 +62,15 @@ def status_of(pid):
 
 def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def opened(pid):
+    """What its descriptors are: paths, "socket:[inode]" and so on."""
+    found = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return found
 
 
 def worker_slots(server):
@@ -98,8 +110,8 @@ def _():
     code, out, _ = run("-V", "-o", "io_backend=epoll")
     t.equal(code, OK)
     for pattern in (r"\Abooksd [0-9]", r"^libpq [0-9]", r"^liburing [0-9]",
-                    r"^jansson [0-9]", r"^Linux [0-9]",
-                    r"^I/O back end: epoll"):
+                    r"^jansson [0-9]", r"^libmicrohttpd [0-9]",
+                    r"^Linux [0-9]", r"^I/O back end: epoll"):
         t.check(re.search(pattern, out, re.MULTILINE), f"{pattern} in {out}")
 
 
@@ -179,6 +191,9 @@ def _():
                        (["-t", "-o", "database=nonsense"], CONFIG),
                        (["-t", "-o", "listen=8080"], CONFIG),
                        (["-t", "-o", "drain_delay=1h"], CONFIG),
+                       (["-t", "-o", "cache_size=1"], CONFIG),
+                       (["-t", "-o", "cache_control= x"], CONFIG),
+                       (["-t", "-o", "control_socket=x"], CONFIG),
                        (["-T", "-o", "workers=0"], CONFIG),
                        (["-V", "-o", "workers=0"], CONFIG),
                        (["-t", "-o", "user=no-such-user"], NOUSER),
@@ -313,9 +328,10 @@ def _():
     with t.Booksd({**BASIC, "database": NOWHERE + " password=geheim"},
                   env={"BOOKS_GREETING": "versteckt"}) as server:
         t.equal(t.process_title(server.pid), "booksd: master")
-        t.equal(sorted(server.children().values()),
-                ["booksd: worker 0", "booksd: worker 1"])
-        for pid in [server.pid, *server.worker_pids()]:
+        titles = ["booksd: ops", "booksd: worker 0", "booksd: worker 1"]
+        t.eventually(lambda: sorted(server.children().values()) == titles,
+                     "the titles of the children")
+        for pid in [server.pid, *server.children()]:
             for name in ("cmdline", "environ"):
                 with open(f"/proc/{pid}/{name}", "rb") as file:
                     text = file.read()
@@ -323,6 +339,7 @@ def _():
                         f"{name} of {pid} is clean")
         names = {status_of(pid)["Name"] for pid in server.worker_pids()}
         t.equal(names, {"booksd:worker0", "booksd:worker1"})
+        t.equal(status_of(server.ops_pid())["Name"], "booksd:ops")
         t.equal(status_of(server.pid)["Name"], "booksd:master")
         t.equal(server.request("GET", "/").body, b"versteckt", "it got it")
 
@@ -423,7 +440,7 @@ def _():
         t.equal(told, killed, "deaths in the log")
         t.equal({line["cause"] for line in deaths(server)},
                 {"signal 9 (SIGKILL)"})
-        t.equal(server.zombies(), [], "zombies")
+        t.eventually(lambda: not server.zombies(), "no zombies")
         t.equal(descriptors(server.pid), before, "descriptors of the master")
         t.equal(len(worker_slots(server)), 4, "workers")
         t.equal(server.request("GET", "/livez").status, 200)
@@ -463,17 +480,18 @@ def _():
                      "it is replaced")
 
 
-@t.case("workers do not outlive a killed master")
+@t.case("workers and ops do not outlive a killed master")
 def _():
     for settings in (BASIC, {**BASIC, "user": "nobody"}):
         if "user" in settings and os.getuid() != 0:
             continue
         with t.Booksd(settings) as server:
-            workers = server.worker_pids()
-            t.equal(len(workers), 2, "workers")
+            children = t.eventually(
+                lambda s=server: len(found := s.children()) == 3 and found,
+                "two workers and ops")
             t.equal(server.kill(), -signal.SIGKILL)
-            t.eventually(lambda pids=workers: all(map(is_gone, pids)),
-                         "the workers are gone")
+            t.eventually(lambda pids=children: all(map(is_gone, pids)),
+                         "they are gone")
 
 
 # ---- the end
@@ -565,6 +583,396 @@ def _():
             t.equal(process.wait(20), OK)
         finally:
             process.kill()
+
+
+# ---- ops
+
+def ops_deaths(server):
+    return server.errors("ops_died")
+
+
+@t.case("ops is there with a cache or a control socket, and else not")
+def _():
+    for more, want in (({}, True), ({"cache_size": 0}, True),
+                       ({"control_socket": "off"}, True),
+                       ({"cache_size": 0, "control_socket": "off"}, False)):
+        with t.Booksd({**BASIC, **more}) as server:
+            if want:
+                t.eventually(server.ops_pid, f"ops with {more}")
+            else:
+                t.equal(sorted(server.children().values()),
+                        ["booksd: worker 0", "booksd: worker 1"])
+            line = server.errors("started")[0]
+            t.equal(line["cache_bytes"] > 0, "cache_size" not in more)
+            t.equal(line["cache_segments"] >= 256, "cache_size" not in more)
+            t.equal(line["control_socket"], server.control)
+            t.equal(server.request("GET", "/").status, 200)
+            t.equal(server.stop(), OK)
+
+
+@t.case("a killed ops is replaced, with pauses, and nobody is disturbed")
+def _():
+    with t.Booksd(BASIC) as server:
+        workers = server.worker_pids()
+        before = descriptors(server.pid)
+        with t.Load(server.address, 8, ["/"]) as load:
+            for count in range(1, 5):
+                pid = t.eventually(server.ops_pid, "ops is there")
+                os.kill(pid, signal.SIGKILL)
+                t.eventually(lambda want=count: len(ops_deaths(server)) ==
+                             want, f"death {count} is told")
+                t.eventually(lambda old=pid: server.ops_pid() not in
+                             (None, old), "another one")
+                load.wait_for(50)
+        result = load.stop()
+        t.equal((result.failed, result.retries), (0, 0), str(result))
+        t.equal([line["restart_in_ms"] for line in ops_deaths(server)],
+                [0, 100, 200, 400])
+        t.equal({line["cause"] for line in ops_deaths(server)},
+                {"signal 9 (SIGKILL)"})
+        t.equal(server.worker_pids(), workers, "the workers are the same")
+        t.equal(deaths(server), [], "deaths of workers")
+        t.equal(descriptors(server.pid), before, "descriptors of the master")
+        # Its death is not a worker's: there is nothing to give back.
+        t.equal(server.errors("cache_audited"), [])
+        t.equal(server.stop(), OK)
+
+
+@t.case("ops has the user's privileges and no listening TCP socket")
+def _():
+    user = {"user": "nobody"} if os.getuid() == 0 else {}
+    with t.Booksd({**BASIC, **user}) as server:
+        pid = t.eventually(server.ops_pid, "ops is there")
+        if user:
+            uid = str(pwd.getpwnam("nobody").pw_uid)
+            t.eventually(lambda: status_of(pid)["Uid"].split() == [uid] * 4,
+                         "it is nobody")
+            t.equal(int(status_of(pid)["CapEff"], 16), 0, "capabilities")
+        t.eventually(lambda: status_of(pid)["NoNewPrivs"] == "1",
+                     "no_new_privs")
+
+        def listening(table):
+            with open(f"/proc/net/{table}", encoding="ascii") as file:
+                rows = [line.split() for line in file.readlines()[1:]]
+            return {row[9] for row in rows if row[3] == "0A"}
+
+        tcp = {f"socket:[{inode}]"
+               for inode in listening("tcp") | listening("tcp6")}
+        t.check(opened(server.worker_pids()[0]) & tcp, "a worker has one")
+        t.equal(opened(pid) & tcp, set(), "of ops")
+
+
+@t.case("ops ends after the last worker")
+def _():
+    with t.Booksd({**BASIC, "drain_delay": "10m",
+                   "drain_timeout": "20m"}) as server:
+        pid = t.eventually(server.ops_pid, "ops is there")
+        server.send_signal(signal.SIGTERM)
+        t.eventually(lambda: server.errors("draining"), "it drains")
+        for worker in server.worker_pids():
+            t.equal(server.ops_pid(), pid, "while a worker lives")
+            os.kill(worker, signal.SIGKILL)
+            t.eventually(lambda old=worker: is_gone(old), "a worker less")
+        t.equal(server.wait(20), OK)
+        t.check(is_gone(pid), "ops is gone")
+        t.equal(ops_deaths(server), [], "it ended in good order")
+        t.equal(server.errors("stop_overdue"), [], "and in time")
+
+
+@t.case("an ops that does not listen any more is killed at the end")
+def _():
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with t.Booksd(BASIC) as server:
+            pid = t.eventually(server.ops_pid, "ops is there")
+            os.kill(pid, signal.SIGSTOP)
+            t.equal(server.stop(number, 20), OK, str(number))
+            t.equal(server.errors("stop_overdue")[0]["processes"], 1)
+
+
+@t.case("USR1 makes ops open its logs again")
+def _():
+    log = os.path.join(scratch, "ops.log")
+    with t.Booksd({**BASIC, "error_log": log}) as server:
+        pid = t.eventually(server.ops_pid, "ops is there")
+        t.eventually(lambda: log in opened(pid), "it has the log open")
+        os.rename(log, log + ".1")
+        t.check(log + ".1" in opened(pid), "the renamed one")
+        # It may have to come as far as reading signals first.
+        t.eventually(lambda: server.send_signal(signal.SIGUSR1) or
+                     log in opened(pid), "the new one", every=0.1)
+        t.equal(server.stop(), OK)
+
+
+# ---- the cache
+
+@t.case("a cache that the memory does not allow, or too small, is refused")
+def _():
+    with open("/proc/meminfo", encoding="ascii") as file:
+        total = int(re.search(r"MemTotal: +([0-9]+) kB", file.read())[1])
+    wanted = min(total // 1024 + 1024, 64 * 1024)
+    if wanted * 1024 < total:
+        t.skip("this machine has memory for any cache")
+    for mode in ("-t", "-f"):
+        code, out, err = run(mode, *flags({**BASIC, "listen": "127.0.0.1:0",
+                                           "cache_size": f"{wanted}MiB"}))
+        t.equal((code, out), (CONFIG, ""), err)
+        t.check(re.search(
+            rf"cache_size={wanted}MiB: the cache would take [0-9.]+ GiB, and "
+            r"of the [0-9.]+ [MG]iB that are left it may take 75 %, "
+            r"[0-9.]+ [MG]iB: (MemAvailable|memory\.)", err), err)
+    code, _, err = run("-t", *flags({**BASIC, "cache_size": "1MiB",
+                                     "workers": 3}))
+    t.equal(code, CONFIG)
+    t.check("cache_size=1MiB: need at least 2.8 MiB for 3 workers" in err, err)
+
+
+@t.case("the memory limit of our own control group counts")
+def _():
+    for mount, limit, procs in (
+            ("/sys/fs/cgroup", "memory.max", "cgroup.procs"),
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes",
+             "cgroup.procs")):
+        group = os.path.join(mount, f"booksd-test-{os.getpid()}")
+        try:
+            os.mkdir(group)
+        except OSError:
+            continue
+        try:
+            if not os.path.exists(os.path.join(group, limit)):
+                continue
+            with open(os.path.join(group, limit), "w",
+                      encoding="ascii") as file:
+                file.write("134217728")
+
+            def enter(path=os.path.join(group, procs)):
+                with open(path, "w", encoding="ascii") as file:
+                    file.write(str(os.getpid()))
+            code, _, err = run("-t", *flags({**BASIC, "cache_size": "120MiB"}),
+                               preexec_fn=enter)
+            t.equal(code, CONFIG, err)
+            t.check(f"{limit} of {group} is 128 MiB, " in err, err)
+            code, _, err = run("-t", *flags({**BASIC, "cache_size": "64MiB"}),
+                               preexec_fn=enter)
+            t.equal(code, OK, err)
+            return
+        except OSError as error:
+            t.diag(str(error))
+        finally:
+            os.rmdir(group)
+    t.skip("no control group with a memory limit can be made here")
+
+
+@t.case("each worker's death is swept, and the abnormal ones are audited")
+def _():
+    with t.Booksd(BASIC) as server:
+        for count in range(1, 4):
+            slot = count % 2
+            pid = t.eventually(lambda at=slot: worker_slots(server).get(at),
+                               "the worker is there")
+            os.kill(pid, signal.SIGKILL)
+            t.eventually(lambda want=count: len(server.errors(
+                "cache_audited")) == want, f"audit {count}")
+        t.equal(server.errors("cache_audit_failed"), [])
+        # By its own will and in order: swept, and no reason to distrust it.
+        os.kill(worker_slots(server)[0], signal.SIGTERM)
+        t.eventually(lambda: len(deaths(server)) == 4, "the fourth end", 20)
+        t.eventually(lambda: len(worker_slots(server)) == 2, "it is replaced")
+        t.equal(len(server.errors("cache_audited")), 3, "audits")
+        t.equal(server.stop(), OK)
+    with t.Booksd({**BASIC, "cache_size": 0}) as server:
+        os.kill(server.worker_pids()[0], signal.SIGKILL)
+        t.eventually(lambda: deaths(server), "the death is told")
+        t.equal(server.stop(), OK)
+        t.equal(server.errors("cache_audited"), [], "without a cache")
+
+
+@t.case("a cache that was written into is told and not served from")
+def _():
+    with t.Booksd(BASIC) as server:
+        t.eventually(lambda: len(worker_slots(server)) == 2, "two workers")
+        fd = next(fd for fd in os.listdir(f"/proc/{server.pid}/fd")
+                  if os.readlink(f"/proc/{server.pid}/fd/{fd}").startswith(
+                      "/memfd:booksd-cache"))
+        # What a stray write could do: the first word is the map's magic.
+        with open(f"/proc/{server.pid}/fd/{fd}", "r+b", buffering=0) as file:
+            magic = file.read(8)
+            file.seek(0)
+            file.write(bytes(8))
+            os.kill(worker_slots(server)[1], signal.SIGKILL)
+            line = t.eventually(lambda: server.errors("cache_audit_failed"),
+                                "the breach is told")[0]
+            t.equal((line["level"], line["process"], line["breaches"]),
+                    ("error", "audit", 1))
+            t.check("the head has changed" in line["why"], line["why"])
+            t.equal(server.request("GET", "/").status, 200, "it goes on")
+            t.equal(server.errors("cache_audited"), [])
+            file.seek(0)
+            file.write(magic)
+        t.eventually(lambda: len(worker_slots(server)) == 2, "two workers")
+        os.kill(worker_slots(server)[0], signal.SIGKILL)
+        t.eventually(lambda: server.errors("cache_audited"), "all is well")
+        t.equal(len(server.errors("cache_audit_failed")), 1)
+        t.equal(server.stop(), OK)
+
+
+# ---- the control socket
+
+def is_listening(path):
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        try:
+            client.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+@t.case("the control socket is its owner's alone and goes with the master")
+def _():
+    user = {"user": "nobody"} if os.getuid() == 0 else {}
+    owner = pwd.getpwnam("nobody").pw_uid if user else os.getuid()
+    old = os.umask(0)
+    try:
+        with t.Booksd({**BASIC, **user}) as server:
+            found = os.lstat(server.control)
+            t.check(stat.S_ISSOCK(found.st_mode), "a socket")
+            t.equal(oct(stat.S_IMODE(found.st_mode)), oct(0o600), "its mode")
+            t.equal(found.st_uid, owner, "its owner")
+            t.check(is_listening(server.control), "somebody listens")
+            t.equal(server.stop(), OK)
+            t.check(not os.path.lexists(server.control), "it is gone")
+    finally:
+        os.umask(old)
+
+
+@t.case("an abandoned control socket is replaced, a living one is not")
+def _():
+    path = os.path.join(scratch, "control.sock")
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(path)
+    settings = {**BASIC, "control_socket": path}
+    with t.Booksd(settings) as server:
+        t.check(is_listening(path), "over the stale socket")
+        code, _, err = run("-f", *flags({**settings,
+                                         "listen": "127.0.0.1:0"}))
+        t.equal(code, CANTCREAT)
+        t.check(f"cannot make the control socket {path}: another booksd "
+                "listens there" in err, err)
+        t.check(is_listening(path), "the first one's lives on")
+        # Somebody else's file in its place stays there at the end.
+        os.rename(path, path + ".old")
+        write("control.sock", "not a socket")
+        code, _, err = run("-f", *flags({**settings,
+                                         "listen": "127.0.0.1:0"}))
+        t.equal(code, CANTCREAT)
+        t.check("a file that is no socket is in the way" in err, err)
+        t.equal(server.stop(), OK)
+    t.check(os.path.exists(path), "a file that is not ours stays")
+    os.unlink(path)
+    # A killed master leaves its socket; the next one takes the path over.
+    with t.Booksd(settings) as server:
+        server.kill()
+        t.check(os.path.exists(path), "left behind")
+    with t.Booksd(settings) as server:
+        t.check(is_listening(path), "taken over")
+
+
+@t.case("a control socket is not made through a symbolic link")
+def _():
+    target = os.path.join(scratch, "target.sock")
+    path = os.path.join(scratch, "link.sock")
+    os.symlink(target, path)
+    code, _, err = run("-f", *flags({**BASIC, "listen": "127.0.0.1:0",
+                                     "control_socket": path}))
+    t.equal(code, CANTCREAT, err)
+    t.check(not os.path.lexists(target), "nothing behind the link")
+    t.check(os.path.islink(path), "the link stays")
+    code, _, err = run("-f", *flags({**BASIC, "listen": "127.0.0.1:0",
+                                     "control_socket": "/nonexistent/x"}))
+    t.equal(code, CANTCREAT, err)
+    t.check("/nonexistent/x: No such file or directory" in err, err)
+
+
+AUTO_USER = "daemon"  # has no files in /tmp that others might miss
+
+
+@contextlib.contextmanager
+def auto_booksd():
+    """A booksd of AUTO_USER with the automatic socket, and its folder."""
+    if os.getuid() != 0:
+        t.skip("needs root to be another user")
+    folder = f"/tmp/booksd-{pwd.getpwnam(AUTO_USER).pw_uid}"
+    if os.path.lexists(folder):
+        t.skip(f"{folder} is there already")
+
+    def start():
+        return t.Booksd({**BASIC, "control_socket": "auto"}, user=AUTO_USER,
+                        group=pwd.getpwnam(AUTO_USER).pw_gid)
+    try:
+        yield folder, start
+    finally:
+        if os.path.islink(folder):
+            os.unlink(folder)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@t.case("the automatic control socket lies in a folder of ours")
+def _():
+    with auto_booksd() as (folder, start):
+        path = os.path.join(folder, "control.sock")
+        with start() as server:
+            found = os.lstat(folder)
+            t.equal(oct(stat.S_IMODE(found.st_mode)), oct(0o700), "mode")
+            t.equal(found.st_uid, pwd.getpwnam(AUTO_USER).pw_uid, "owner")
+            t.check(is_listening(path), "somebody listens")
+            t.equal(server.errors("started")[0]["control_socket"], path)
+            t.equal(server.errors("control_socket_missing"), [])
+            # A second one does without, and leaves the first one's alone.
+            with start() as second:
+                line = second.errors("control_socket_missing")[0]
+                t.equal(line["reason"], "another booksd listens there")
+                t.equal(line["path"], path)
+                t.equal(second.errors("started")[0]["control_socket"], "off")
+                t.equal(second.stop(), OK)
+            t.check(is_listening(path), "the first one's is there")
+            t.equal(server.stop(), OK)
+        t.check(not os.path.lexists(path), "it is gone")
+
+
+@t.case("a folder that another user made or can write to is not used")
+def _():
+    elsewhere = os.path.join(scratch, "elsewhere")
+    uid = pwd.getpwnam(AUTO_USER).pw_uid
+
+    def mine(mode, owner):
+        def make(folder):
+            os.mkdir(folder)
+            os.chown(folder, owner, -1)
+            os.chmod(folder, mode)
+        return make
+
+    def link(folder):
+        os.mkdir(elsewhere)
+        os.chown(elsewhere, uid, -1)
+        os.chmod(elsewhere, 0o700)
+        os.symlink(elsewhere, folder)
+        os.lchown(folder, uid, -1)
+
+    for make, reason in (
+            (mine(0o777, 0), "its folder belongs to another user"),
+            (mine(0o770, uid), "other users may write to its folder"),
+            (mine(0o1777, uid), "other users may write to its folder"),
+            (link, "its folder's name is taken by what is no folder")):
+        with auto_booksd() as (folder, start):
+            make(folder)
+            with start() as server:
+                line = server.errors("control_socket_missing")[0]
+                t.equal(line["reason"], reason)
+                t.equal(server.request("GET", "/livez").status, 200)
+            t.check(not os.path.lexists(
+                os.path.join(folder, "control.sock")), "nothing is made")
+    t.equal(os.listdir(elsewhere), [], "behind the link")
 
 
 # ---- service managers and containers
@@ -686,8 +1094,8 @@ def _():
                 return [(pid, found[0]) for pid in t.processes()
                         if (found := t.process_stat(pid))
                         and found[1] == master]
-            t.eventually(lambda: len(children()) == 2,
-                         "only the two workers are left")
+            t.eventually(lambda: len(children()) == 3,
+                         "only the two workers and ops are left")
             t.eventually(lambda: all(state != "Z" for _, state in children()),
                          "no zombie")
             with open(log, encoding="utf-8") as file:

@@ -6,6 +6,7 @@ place of a build; only compiling and installing packages are left out.
 """
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -102,6 +103,14 @@ try:
         t.check("1012 loaded, 0 skipped (already there), 2 rejected" in said,
                 said)
         t.equal(said.count("  curl -s"), 3, "curl lines")
+        asks = next(line.split() for line in said.splitlines()
+                    if line.startswith("  build/booksctl cache"))
+        done = subprocess.run(asks, cwd=folder, env=t.clean_environment(),
+                              stdout=subprocess.PIPE, timeout=20,
+                              stderr=subprocess.STDOUT, encoding="utf-8",
+                              check=False)
+        t.equal(done.returncode, 0, done.stdout)
+        t.check(re.search("hits +[0-9]", done.stdout), done.stdout)
         book = quickstart.request("GET", f"/books/{THE_TEXBOOK}")
         t.equal((book.status, book.json()["title"]), (200, "The TeXbook"),
                 "a book")

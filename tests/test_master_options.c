@@ -156,6 +156,16 @@ the_defaults_are_the_documented_ones(void **state)
 	assert_int_equal(options.worker.keepalive_timeout_ms, 75000);
 	assert_int_equal(options.worker.drain_delay_ms, 2000);
 	assert_int_equal(options.worker.drain_timeout_ms, 25000);
+	assert_int_equal(options.cache_bytes, 64 << 20);
+	assert_int_equal(options.cache_heartbeat_ms, 5000);
+	assert_int_equal(options.worker.cache_fresh_ms, 60000);
+	assert_int_equal(options.worker.cache_stale_while_revalidate_ms, 10000);
+	assert_int_equal(options.worker.cache_stale_if_error_ms, 3600000);
+	assert_int_equal(options.worker.cache_negative_ms, 5000);
+	assert_int_equal(options.worker.cache_lists, WORKER_LISTS_STRICT);
+	assert_string_equal(options.worker.cache_control, "no-cache");
+	assert_true(options.worker.cache_header);
+	assert_string_equal(options.control_socket, "auto");
 	assert_true(options.migrate_on_start);
 	assert_false(options.fail_fast);
 	assert_string_equal(options.log.access, "stdout");
@@ -213,6 +223,22 @@ numbers_are_read_with_their_units(void **state)
 	    CASE("fail_fast", "on", fail_fast, 1),
 	    CASE("fail_fast", "true", fail_fast, 1),
 	    CASE("fail_fast", "yes", fail_fast, 1),
+	    CASE("cache_size", "0", cache_bytes, 0),
+	    CASE("cache_size", "1GiB", cache_bytes, 1u << 30),
+	    CASE("cache_size", "32GiB", cache_bytes, UINT64_C(32) << 30),
+	    CASE("cache_fresh", "1ms", worker.cache_fresh_ms, 1),
+	    CASE("cache_negative", "0", worker.cache_negative_ms, 0),
+	    CASE("cache_stale_while_revalidate", "0",
+		worker.cache_stale_while_revalidate_ms, 0),
+	    CASE("cache_stale_if_error", "24h", worker.cache_stale_if_error_ms,
+		86400000),
+	    CASE("cache_heartbeat", "100ms", cache_heartbeat_ms, 100),
+	    CASE("cache_lists", "strict", worker.cache_lists,
+		WORKER_LISTS_STRICT),
+	    CASE("cache_lists", "relaxed", worker.cache_lists,
+		WORKER_LISTS_RELAXED),
+	    CASE("cache_lists", "off", worker.cache_lists, WORKER_LISTS_OFF),
+	    CASE("cache_header", "off", worker.cache_header, 0),
 	    CASE("migrate_on_start", "off", migrate_on_start, 0),
 	    CASE("migrate_on_start", "false", migrate_on_start, 0),
 	    CASE("migrate_on_start", "no", migrate_on_start, 0),
@@ -259,6 +285,18 @@ a_bad_value_is_refused_with_what_is_needed(void **state)
 		"need 256 to 1MiB (bytes, KiB, MiB, GiB) (from -o)"},
 	    {"header_max", "255",
 		"need 256 to 1MiB (bytes, KiB, MiB, GiB) (from -o)"},
+	    {"cache_size", "65GiB",
+		"need 0 to 32GiB (bytes, KiB, MiB, GiB) (from -o)"},
+	    {"cache_fresh", "0", "need 1ms to 24h (ms, s, m, h) (from -o)"},
+	    {"cache_stale_if_error", "25h",
+		"need 0 to 24h (ms, s, m, h) (from -o)"},
+	    {"cache_lists", "on", "need strict, relaxed or off (from -o)"},
+	    {"cache_control", "no-cache\r\nX: y",
+		"need 0 to 255 bytes of UTF-8 without control characters "
+		"(from -o)"},
+	    {"control_socket", "",
+		"need 1 to 107 bytes of UTF-8 without control characters "
+		"(from -o)"},
 	    {"header_fields_max", "101", "need 1 to 100 fields (from -o)"},
 	    {"io_backend", "poll", "need auto, io_uring or epoll (from -o)"},
 	    {"log_format", "", "need json or combined (from -o)"},
@@ -602,6 +640,22 @@ rules_between_settings_are_checked(void **state)
 		"no feature is called 'wings'"},
 	    {{"database=host"}, EX_CONFIG, "database=********: missing"},
 	    {{"pid_file=run/pid"}, EX_CONFIG, "pid_file=run/pid: need an abs"},
+	    {{"cache_size=0"}, EX_OK, ""},
+	    {{"cache_size=1MiB", "workers=1"}, EX_OK, ""},
+	    {{"cache_size=1048575", "workers=1"}, EX_CONFIG,
+		"cache_size=1048575: need at least 1 MiB for 1 worker, or 0"},
+	    {{"cache_size=59MiB", "workers=64"}, EX_CONFIG,
+		"cache_size=59MiB: need at least 60 MiB for 64 workers"},
+	    {{"cache_size=60MiB", "workers=64"}, EX_OK, ""},
+	    {{"cache_control="}, EX_OK, ""},
+	    {{"cache_control=max-age=5, public"}, EX_OK, ""},
+	    {{"cache_control=no-cache "}, EX_CONFIG, "need no space"},
+	    {{"cache_control= no-cache"}, EX_CONFIG, "need no space"},
+	    {{"cache_control=n\xc3\xb6"}, EX_CONFIG, "printable ASCII"},
+	    {{"control_socket=off"}, EX_OK, ""},
+	    {{"control_socket=/run/x"}, EX_OK, ""},
+	    {{"control_socket=on"}, EX_CONFIG,
+		"control_socket=on: need auto, off or an absolute path"},
 	    {{"user=no-such-user-here"}, EX_NOUSER, "there is no such user"},
 	};
 

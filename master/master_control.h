@@ -1,0 +1,36 @@
+/*
+ * The control socket: where booksctl(1) asks ops.
+ */
+#ifndef MASTER_CONTROL_H
+#define MASTER_CONTROL_H
+
+#include <stdio.h>
+#include <sys/types.h>
+
+#include "master/master_options.h"
+
+struct master_control {
+	int fd;		/* -1: none */
+	char path[108]; /* "" with it */
+	dev_t device;	/* of path: only our own file is removed */
+	ino_t inode;
+};
+
+/* May text be the setting's value?  *why is static text. */
+bool master_control_check(const char *text, const char **why) SHM_MUSTCHECK;
+
+/*
+ * Bind and listen as the setting says, before privileges are dropped and after
+ * the logs are open.  EX_OK; EX_CANTCREAT when a given path cannot be used,
+ * said to errors.  What "auto" means not to be usable is a warning in the log,
+ * and no socket.
+ */
+int master_control_open(struct master_control *control,
+    const struct master_options *options, FILE *errors) SHM_MUSTCHECK;
+
+/* In a child that is not ops: close our copy. */
+void master_control_forget(const struct master_control *control);
+/* The master's end: close it and remove the path, if it is still ours. */
+void master_control_close(struct master_control *control);
+
+#endif
