@@ -135,6 +135,21 @@ class Postgres:
             # One statement must be one command for pgbench -M prepared.
             file.write(_SELECT_BOOK.format(rows=len(self.isbns)))
 
+    def add_books(self, count):
+        """COPY books whose ISBNs follow one another (as bench/load --isbns
+        asks for them) and whose texts all have the same length."""
+        self.sql("DELETE FROM book WHERE isbn BETWEEN '9780000000001' AND "
+                 f"'{9780000000000 + count}';\n"
+                 "COPY book (id, isbn, title, author, price, publisher, "
+                 "created_date, last_modified_date, created_by, "
+                 "last_modified_by, version) FROM STDIN;\n" + "".join(
+                     f"{1000000 + i}\t{9780000000000 + i}\t"
+                     f"The Book of the Number {i:07d}\tAn Author of Books\t"
+                     "12.5\tThe Publishers of Numbers\t"
+                     "2024-01-02 03:04:05.678\t2024-01-02 03:04:05.678\t"
+                     "bench\tbench\t0\n" for i in range(1, count + 1)) +
+                 "\\.\nVACUUM (ANALYZE) book;\n")
+
     def __enter__(self):
         try:
             self._start()

@@ -26,7 +26,7 @@ ANSWER = ("HTTP/1.1 200 OK\r\nServer: booksd\r\n"
 CONTENT_TYPE = "text/plain; charset=UTF-8"
 
 NGINX_CONF = """\
-worker_processes 1;
+{modules}worker_processes 1;
 daemon off;
 pid {folder}/nginx.pid;
 error_log stderr warn;
@@ -38,17 +38,48 @@ http {{
     keepalive_timeout 75s;
     keepalive_requests 1000000000;
     default_type "{type}";
-    client_body_temp_path {folder}/nginx-body;
+{http}    client_body_temp_path {folder}/nginx-body;
     proxy_temp_path {folder}/nginx-proxy;
     fastcgi_temp_path {folder}/nginx-fastcgi;
     uwsgi_temp_path {folder}/nginx-uwsgi;
     scgi_temp_path {folder}/nginx-scgi;
     server {{
         listen 127.0.0.1:{port};
-        location / {{ return 200 "{body}"; }}
+        location / {{ {answer} }}
     }}
 }}
 """
+# The peer that does the same task: a value by its key out of shared memory.
+# Loaded once, before the worker starts, from lines of key, tab and value.
+LUA_MODULES = ("ndk_http_module.so", "ngx_http_lua_module.so")
+LUA_HTTP = """\
+    lua_package_path "/usr/share/lua/5.1/?.lua;;";
+    lua_shared_dict books {mib}m;
+    init_by_lua_block {{
+        for line in io.lines("{values}") do
+            local tab = line:find("\\t", 1, true)
+            local ok, why = ngx.shared.books:safe_set(
+                line:sub(1, tab - 1), line:sub(tab + 1))
+            if not ok then error(why) end
+        end
+    }}
+"""
+LUA_ANSWER = """content_by_lua_block {
+            local value = ngx.shared.books:get(ngx.var.uri:sub(8))
+            if value == nil then return ngx.exit(404) end
+            ngx.header["Content-Length"] = #value
+            ngx.print(value)
+        }"""
+
+
+NGINX_MODULES = ("/usr/lib/nginx/modules", "/usr/share/nginx/modules",
+                 "/usr/lib64/nginx/modules")
+# What the peers are on Debian, and what of them is looked for.
+PEER_PACKAGES = (
+    ("nginx-light", ("/usr/sbin/nginx",)),
+    ("libnginx-mod-http-lua", ("/usr/lib/nginx/modules/" + LUA_MODULES[1],)),
+    ("memcached", ("/usr/bin/memcached",)),
+)
 
 
 def say(text=""):
@@ -84,7 +115,8 @@ class Bench:
         settings = {"workers": 1, "io_backend": backend, "database": database,
                     "database_connections": DATABASE_CONNECTIONS,
                     "access_log": "off", "greeting": GREETING,
-                    "drain_delay": "0s", **dict(more)}
+                    "drain_delay": "0s", "control_socket": "off",
+                    **dict(more)}
         return Server(
             f"booksd_{backend}", f"booksd {backend}",
             lambda port: [program, "-f", "-o", f"listen=127.0.0.1:{port}"] +
@@ -94,18 +126,40 @@ class Bench:
             alive="/livez")
 
     def nginx(self, content_type="text/plain"):
+        body = self.answer.partition(b"\r\n\r\n")[2].decode()
+        if "'" in body or "$" in body:
+            raise Unavailable("nginx cannot be told this answer")
+        return self._nginx("nginx", "nginx return", content_type,
+                           answer=f"return 200 '{body}';")
+
+    def _nginx(self, key, label, content_type, *, answer, http="", modules=(),
+               alive="/", needs=()):
         program = shutil.which("nginx") or shutil.which(
             "nginx", path="/usr/sbin:/usr/local/sbin")
-        conf = os.path.join(self.folder, "nginx.conf")
-        body = self.answer.partition(b"\r\n\r\n")[2].decode()
+        conf = os.path.join(self.folder, f"{key}.conf")
 
         def command(port):
-            with open(conf, "w", encoding="ascii") as file:
-                file.write(NGINX_CONF.format(folder=self.folder, port=port,
-                                             type=content_type, body=body))
+            with open(conf, "w", encoding="utf-8") as file:
+                file.write(NGINX_CONF.format(
+                    folder=self.folder, port=port, type=content_type,
+                    answer=answer, http=http,
+                    modules="".join(f"load_module {path};\n"
+                                    for path in modules)))
             return [program, "-p", self.folder, "-c", conf, "-e", "stderr"]
-        return Server("nginx", "nginx return", command, folder=self.folder,
-                      needs=[(program, "nginx is not installed")])
+        return Server(key, label, command, folder=self.folder, alive=alive,
+                      needs=[(program, "nginx is not installed"), *needs])
+
+    def nginx_lua(self, values, mib, alive, content_type="text/plain"):
+        """values: a file of key, tab, value; alive: a target that has one."""
+        folder = next((place for place in NGINX_MODULES
+                       if os.path.exists(os.path.join(place, LUA_MODULES[1]))),
+                      None)
+        paths = [os.path.join(folder or "", name) for name in LUA_MODULES]
+        return self._nginx(
+            "nginx_lua", "nginx + Lua shared dict", content_type,
+            answer=LUA_ANSWER, http=LUA_HTTP.format(mib=mib, values=values),
+            modules=paths, alive=alive,
+            needs=[(folder, "libnginx-mod-http-lua is not installed")])
 
     def microhttpd(self, content_type="text/plain"):
         program = self.built("bench/peers/mhd_server")
@@ -135,6 +189,38 @@ class Bench:
                    (modules, "not installed: run with --install-peers")])
 
     def install_peers(self):
+        self._install_packages()
+        self._install_node()
+
+    def _install_packages(self):
+        """Debian's packages of the peers; none of them is started by it."""
+        missing = [name for name, paths in PEER_PACKAGES
+                   if not all(map(os.path.exists, paths))]
+        if not missing or not shutil.which("apt-get"):
+            return
+        if os.getuid() != 0:
+            say(f"only root can install {' '.join(missing)}")
+            return
+        say(f"installing {' '.join(missing)}")
+        policy = "/usr/sbin/policy-rc.d"
+        ours = not os.path.exists(policy)
+        if ours:
+            with open(policy, "w", encoding="ascii") as file:
+                file.write("#!/bin/sh\nexit 101\n")
+            os.chmod(policy, 0o755)
+        try:
+            for command in (["update", "-qq"],
+                            ["install", "-y", "-qq",
+                             "--no-install-recommends", *missing]):
+                subprocess.run(
+                    ["apt-get", *command], check=False,
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                    env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+        finally:
+            if ours:
+                os.unlink(policy)
+
+    def _install_node(self):
         """The Node service with exactly the modules of its lock file."""
         npm, place = shutil.which("npm"), self.built("bench/node")
         if npm is None:
@@ -159,12 +245,12 @@ class Bench:
                     return
         say("booksd does not run: its answer is made up")
 
-    def same_bytes(self, make):
+    def same_bytes(self, make, target="/"):
         """A server that composes its own head, with a Content-Type as long as
         makes its answer as long as booksd's."""
         start = "text/plain"
         with make(start) as server:
-            length = len(proc.exchange(server.port))
+            length = len(proc.exchange(server.port, target))
         wanted = max(1, len(self.answer) - length + len(start))
         return make(CONTENT_TYPE[:wanted].ljust(wanted, "x"))
 

@@ -6,9 +6,12 @@
  * that still proves an answer: the status line, the end of the head, the
  * Content-Length, and that nothing follows the body.  Requests are composed
  * before the start, one for each target; which comes next is drawn from a
- * seeded generator, so two runs ask the same questions.
+ * seeded generator, so two runs ask the same questions.  With --isbns=N there
+ * is one request, and its ISBN is written for each send: a hundred thousand
+ * different requests that all lie in the nearest cache of this side.
  *
- * The time goes: connect, warm up, print "measuring" on a line of its own,
+ * The time goes: connect, with --sweep ask each target once (to fill a cache),
+ * warm up, print "measuring" on a line of its own,
  * measure, print one JSON object.  Whoever reads the server's CPU time does so
  * at these two lines.
  *
@@ -48,6 +51,8 @@
 #define LOAD_STEPS	 32   /* histogram buckets for each power of two */
 #define LOAD_BUCKETS	 (64 * LOAD_STEPS)
 #define LOAD_SECOND	 1000000000U /* in nanoseconds */
+#define LOAD_ISBN_FIRST	 UINT64_C(9780000000001)
+#define LOAD_ISBN_DIGITS 13
 
 enum load_error {
 	LOAD_STATUS,  /* not 200 */
@@ -63,7 +68,7 @@ static const char *const error_names[LOAD_ERRORS] = {
 };
 
 struct load_request {
-	const char *bytes;
+	char *bytes;
 	uint32_t len;
 };
 
@@ -80,10 +85,15 @@ struct load_conn {
 static struct {
 	unsigned long port, connections, seed;
 	double seconds, warmup;
+	unsigned long isbns; /* 0: no ISBN is written */
+	bool sweep;
 } options = {.connections = 64, .seed = 1, .seconds = 3, .warmup = 1};
 
 static struct load_request *requests;
 static size_t requests_count;
+static char *isbn_at; /* in the one request, with --isbns */
+static uint64_t sweep_next;
+static bool sweeping;
 static struct load_conn *conns;
 static int epoll;
 
@@ -153,11 +163,30 @@ random_next(void)
 	return state;
 }
 
+/* How many different requests there are. */
+static uint64_t
+targets_count(void)
+{
+	return options.isbns > 0 ? options.isbns : requests_count;
+}
+
+static const struct load_request *
+request_next(void)
+{
+	uint64_t next = sweeping ? sweep_next++ : random_next();
+	uint64_t isbn = LOAD_ISBN_FIRST + next % targets_count();
+
+	if (options.isbns == 0)
+		return &requests[next % requests_count];
+	for (int i = LOAD_ISBN_DIGITS - 1; i >= 0; i--, isbn /= 10)
+		isbn_at[i] = (char)('0' + isbn % 10);
+	return &requests[0];
+}
+
 static void
 conn_ask(struct load_conn *conn, uint64_t now)
 {
-	const struct load_request *request =
-	    &requests[random_next() % requests_count];
+	const struct load_request *request = request_next();
 
 	conn->has_head = false;
 	conn->head_len = 0;
@@ -379,6 +408,14 @@ targets_load(const char *path, const char *more)
 		errx(EX_DATAERR, "%s: no targets", path);
 }
 
+/* One request for all books, whose ISBNs follow one another. */
+static void
+isbns_load(const char *more)
+{
+	request_add("/books/0000000000000", more);
+	isbn_at = strstr(requests[0].bytes, "/books/") + strlen("/books/");
+}
+
 static void
 report(double seconds)
 {
@@ -412,8 +449,13 @@ run(void)
 	epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (conns == NULL || epoll == -1)
 		err(EX_OSERR, "epoll");
+	sweeping = options.sweep;
 	for (size_t i = 0; i < options.connections; i++)
 		conn_open(&conns[i]);
+	/* Once more round the connections: every target was answered. */
+	while (sweeping && sweep_next < targets_count() + options.connections)
+		turn();
+	sweeping = false;
 	turn_until(now_ns() + (uint64_t)(options.warmup * LOAD_SECOND));
 
 	puts("measuring");
@@ -437,6 +479,8 @@ main(int argc, char **argv)
 	    {"target", required_argument, NULL, 't'},
 	    {"targets", required_argument, NULL, 'f'},
 	    {"header", required_argument, NULL, 'h'},
+	    {"isbns", required_argument, NULL, 'n'},
+	    {"sweep", no_argument, NULL, 'S'},
 	    {NULL, 0, NULL, 0},
 	};
 	const char *target = "/", *targets = NULL;
@@ -466,6 +510,12 @@ main(int argc, char **argv)
 		case 'f':
 			targets = optarg;
 			break;
+		case 'n':
+			options.isbns = strtoul(optarg, NULL, 10);
+			break;
+		case 'S':
+			options.sweep = true;
+			break;
 		case 'h':
 			len += snprintf(more + len, sizeof(more) - (size_t)len,
 			    "%s\r\n", optarg);
@@ -481,8 +531,11 @@ main(int argc, char **argv)
 	    options.warmup < 0 || optind != argc)
 		errx(EX_USAGE, "need --port=N; also --connections=N "
 			       "--seconds=S --warmup=S --seed=N --target=PATH "
-			       "--targets=FILE --header=LINE");
-	if (targets != NULL)
+			       "--targets=FILE --header=LINE --isbns=N "
+			       "--sweep");
+	if (options.isbns > 0)
+		isbns_load(more);
+	else if (targets != NULL)
 		targets_load(targets, more);
 	else
 		request_add(target, more);
