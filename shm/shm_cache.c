@@ -146,6 +146,7 @@ layout_hash(void)
 	    SHM_CACHE_CLASSES,
 	    SHM_CACHE_COUNTERS_COUNT,
 	    SHM_CACHE_ENTRY_BYTES,
+	    SHM_CACHE_ALIGNED_MIN,
 	    sizeof(struct shm_cache_head),
 	    sizeof(struct shm_cache_slot),
 	    sizeof(struct shm_cache_intent),
@@ -219,6 +220,7 @@ cache_be(struct shm_cache *cache, uint32_t slot)
 	cache->spare.segment = UINT32_MAX;
 	cache->evict.segment = UINT32_MAX;
 	cache->scan_hint = 0;
+	cache->populated = 0;
 	cache->is_none_free = false;
 	cache->intent_next = 0;
 	cache->intents_open = 0;
@@ -407,7 +409,21 @@ shm_cache_enter(struct shm_cache *cache, uint32_t slot)
 {
 	SHM_ASSERT(slot < cache->slots_count || slot == SHM_CACHE_SLOT_OTHER);
 	cache_be(cache, slot);
-	shm_map_populate(cache->head, cache->map_bytes);
+	shm_map_populate(
+	    cache->head, (uint64_t)((char *)cache->data - (char *)cache->head));
+}
+
+bool
+shm_cache_populate(struct shm_cache *cache)
+{
+	uint64_t left = cache->data_bytes - cache->populated;
+	uint64_t bytes =
+	    left < SHM_CACHE_POPULATE_BYTES ? left : SHM_CACHE_POPULATE_BYTES;
+
+	if (bytes > 0)
+		shm_map_populate((char *)cache->data + cache->populated, bytes);
+	cache->populated += bytes;
+	return cache->populated < cache->data_bytes;
 }
 
 int

@@ -69,10 +69,16 @@ void shm_cache_free(struct shm_cache **cache);
 
 /*
  * After fork: be slot (a worker), or SHM_CACHE_SLOT_OTHER.  Populates this
- * process's page tables.  The slot's incarnation, as the master left it, is
- * what everything this process owns is marked with.
+ * process's page tables for all but the data.  The slot's incarnation, as the
+ * master left it, is what everything this process owns is marked with.
  */
 void shm_cache_enter(struct shm_cache *cache, uint32_t slot);
+
+/* Populate the page tables for another SHM_CACHE_POPULATE_BYTES of the data, a
+ * fraction of a millisecond; true while there is more.  Between two turns of a
+ * worker's loop, so that it serves from the start. */
+#define SHM_CACHE_POPULATE_BYTES (UINT64_C(1) << 20)
+bool shm_cache_populate(struct shm_cache *cache);
 
 /* The memfd and a hash of everything that its layout depends on: a binary that
  * computes another hash for the fd it was given makes a new cache. */

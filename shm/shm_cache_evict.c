@@ -270,20 +270,41 @@ way_replace(_Atomic uint64_t *way, uint64_t index, uint64_t new)
 	return true;
 }
 
+/* Its value can begin at another distance from its start there. */
+static void
+entry_move(struct shm_cache *cache, const struct shm_cache_spot *spot,
+    const struct shm_cache_entry *entry,
+    const struct shm_cache_appender *appender)
+{
+	uint64_t to = ((uint64_t)appender->segment << cache->segment_shift) +
+		      appender->used;
+	uint32_t klen = entry->klen, vlen = entry->vlen;
+	uint32_t old = shm_cache_value_start(spot->offset, klen, vlen);
+	uint32_t new = shm_cache_value_start(appender->used, klen, vlen);
+
+	shm_map_move(&cache->data[to / 8], spot->words,
+	    SHM_CACHE_ENTRY_WORDS + shm_cache_key_room(klen) / 8);
+	shm_map_move(&cache->data[(to + new) / 8], spot->words + old / 8,
+	    (vlen + 7) / 8);
+}
+
 /* Copy it to our main segment.  False: no room. */
 static bool
 entry_keep(struct shm_cache *cache, const struct shm_cache_spot *spot,
-    uint32_t bytes, _Atomic uint64_t *way, uint64_t index)
+    const struct shm_cache_entry *entry, _Atomic uint64_t *way, uint64_t index)
 {
 	struct shm_cache_appender *appender =
-	    shm_cache_append_room(cache, SHM_CACHE_MAIN, bytes);
+	    shm_cache_append_room(cache, SHM_CACHE_MAIN,
+		shm_cache_entry_bytes_max(entry->klen, entry->vlen));
 	uint64_t offset;
+	uint32_t bytes;
 
 	if (appender == NULL)
 		return false;
 	offset = ((uint64_t)appender->segment << cache->segment_shift) +
 		 appender->used;
-	shm_map_move(&cache->data[offset / 8], spot->words, bytes / 8);
+	bytes = shm_cache_entry_bytes(appender->used, entry->klen, entry->vlen);
+	entry_move(cache, spot, entry, appender);
 	SHM_CRASH_POINT("keep_before_used");
 	shm_cache_append_advance(cache, appender, bytes);
 	SHM_CRASH_POINT("keep_before_index");
@@ -345,7 +366,7 @@ evict_step(struct shm_cache *cache, uint64_t now_us)
 		cache->evict.at = cache->evict.used;
 		return;
 	}
-	bytes = shm_cache_entry_bytes(entry.klen, entry.vlen);
+	bytes = shm_cache_entry_bytes(spot.offset, entry.klen, entry.vlen);
 	cache->evict.at += bytes;
 	way = way_of(cache, &spot, &entry, &index);
 	if (way == NULL)
@@ -355,7 +376,7 @@ evict_step(struct shm_cache *cache, uint64_t now_us)
 		  SHM_CACHE_MISS;
 	if (!is_dead && shm_cache_index_freq(index) > 0 &&
 	    survivors_fit(cache, bytes) &&
-	    entry_keep(cache, &spot, bytes, way, index))
+	    entry_keep(cache, &spot, &entry, way, index))
 		return;
 	entry_drop(cache, &entry, way, index, is_dead);
 }

@@ -79,7 +79,7 @@ entry_suits(const struct shm_cache_entry *entry, uint32_t cls)
 	       (entry->cls == SHM_CACHE_NEGATIVE && cls == SHM_CACHE_BOOK);
 }
 
-static void
+SHM_CACHE_INLINE void
 view_fill(struct shm_cache_view *view, const struct shm_cache_entry *entry,
     const struct shm_cache_spot *spot)
 {
@@ -95,7 +95,7 @@ view_fill(struct shm_cache_view *view, const struct shm_cache_entry *entry,
 	view->segment = spot->segment;
 	view->offset = spot->offset;
 	view->value_offset =
-	    SHM_CACHE_ENTRY_BYTES + shm_cache_key_room(entry->klen);
+	    shm_cache_value_start(spot->offset, entry->klen, entry->vlen);
 }
 
 /* It was used: one try, for a lost count is a lost count. */

@@ -288,7 +288,8 @@ audit_entries(struct audit *audit, uint32_t at, uint64_t used)
 			return;
 		}
 		bit_set(audit->begins, (start + spot.offset) / SHM_CACHE_UNIT);
-		spot.offset += shm_cache_entry_bytes(entry.klen, entry.vlen);
+		spot.offset +=
+		    shm_cache_entry_bytes(spot.offset, entry.klen, entry.vlen);
 	}
 	if (spot.offset != used)
 		breach(audit,

@@ -263,6 +263,7 @@ struct shm_cache {
 		uint32_t survived; /* bytes copied from it */
 		uint64_t word;
 	} evict;
+	uint64_t populated; /* bytes of the data, in our page tables */
 	uint32_t scan_hint; /* where the last look for a segment ended */
 	bool is_none_free;  /* it found none that is free */
 

@@ -58,7 +58,7 @@ struct put {
 	struct shm_cache_bucket *bucket;
 	uint32_t tag;
 	uint32_t vlen;
-	uint32_t bytes; /* of the entry */
+	uint32_t bytes_max; /* of the entry, wherever it will be */
 };
 
 /* What the bucket offers. */
@@ -69,6 +69,13 @@ struct offer {
 	enum shm_cache_queue queue;
 	bool is_same; /* the key's own way */
 	bool is_live; /* somebody else's, who loses it */
+};
+
+/* Where it was appended. */
+struct placed {
+	struct shm_cache_appender *appender;
+	uint64_t index; /* to name it, without a frequency */
+	uint32_t bytes;
 };
 
 /* ---- appending */
@@ -177,7 +184,8 @@ fresh_ms(uint64_t fresh_us)
 }
 
 static void
-entry_write(struct shm_cache *cache, uint64_t offset, const struct put *put)
+entry_write(struct shm_cache *cache, uint64_t offset, uint32_t value_start,
+    const struct put *put)
 {
 	const struct shm_cache_value *value = put->value;
 	const struct shm_cache_lease *lease = put->lease;
@@ -203,9 +211,9 @@ entry_write(struct shm_cache *cache, uint64_t offset, const struct put *put)
 	/* The rest of the key's last word is zero: keys are compared by it. */
 	atomic_store_explicit(&word[SHM_CACHE_ENTRY_WORDS + (key->len - 1) / 8],
 	    0, memory_order_relaxed);
-	offset += SHM_CACHE_ENTRY_BYTES;
-	shm_map_write(cache->data, offset, key->data, key->len);
-	offset += shm_cache_key_room(key->len);
+	shm_map_write(
+	    cache->data, offset + SHM_CACHE_ENTRY_BYTES, key->data, key->len);
+	offset += value_start;
 	shm_map_write(cache->data, offset, value->head, value->head_bytes);
 	shm_map_write(cache->data, offset + value->head_bytes, value->body,
 	    value->body_bytes);
@@ -427,25 +435,31 @@ bucket_drop_older(const struct shm_cache *cache, const struct put *put,
 
 static enum shm_cache_stored
 put_append(struct shm_cache *cache, const struct put *put,
-    const struct offer *offer, struct shm_cache_appender **appender,
-    uint64_t *place)
+    const struct offer *offer, struct placed *placed)
 {
 	enum shm_cache_queue queue = offer->queue;
+	struct shm_cache_appender *appender;
+	uint32_t klen = put->key->len;
 	uint64_t offset;
 
 	/* Evicted a short while ago and here again: not a passing key. */
 	if (!offer->is_same && shm_cache_ghost_take(cache, put->key->hash))
 		queue = SHM_CACHE_MAIN;
-	*appender = shm_cache_append_room(cache, queue, put->bytes);
-	if (*appender == NULL)
+	appender = shm_cache_append_room(cache, queue, put->bytes_max);
+	if (appender == NULL)
 		return SHM_CACHE_GAVE_UP;
-	offset = ((uint64_t)(*appender)->segment << cache->segment_shift) +
-		 (*appender)->used;
-	entry_write(cache, offset, put);
+	offset = ((uint64_t)appender->segment << cache->segment_shift) +
+		 appender->used;
+	*placed = (struct placed){
+	    .appender = appender,
+	    .index = shm_cache_index(
+		offset, shm_cache_word_gen(appender->word), 0, put->tag),
+	    .bytes = shm_cache_entry_bytes(appender->used, klen, put->vlen),
+	};
+	entry_write(cache, offset,
+	    shm_cache_value_start(appender->used, klen, put->vlen), put);
 	SHM_CRASH_POINT("put_before_used");
-	shm_cache_append_advance(cache, *appender, put->bytes);
-	*place = shm_cache_index(
-	    offset, shm_cache_word_gen((*appender)->word), 0, put->tag);
+	shm_cache_append_advance(cache, appender, placed->bytes);
 	SHM_CRASH_POINT("put_before_index");
 	return SHM_CACHE_STORED;
 }
@@ -453,17 +467,16 @@ put_append(struct shm_cache *cache, const struct put *put,
 static enum shm_cache_stored
 put_store(struct shm_cache *cache, const struct put *put)
 {
-	struct shm_cache_appender *appender;
+	struct placed placed;
 	struct offer offer;
-	uint64_t place;
 	enum shm_cache_stored stored = bucket_offer(cache, put, &offer);
 
 	if (stored == SHM_CACHE_STORED)
-		stored = put_append(cache, put, &offer, &appender, &place);
+		stored = put_append(cache, put, &offer, &placed);
 	if (stored != SHM_CACHE_STORED)
 		return stored;
 	for (uint32_t i = 0; i < PUT_TRIES; i++) {
-		uint64_t new = place | (uint64_t)offer.freq << 18;
+		uint64_t new = placed.index | (uint64_t)offer.freq << 18;
 
 		if (atomic_compare_exchange_strong(&put->bucket->way[offer.way],
 			&offer.index, new)) { /* W2, W5 */
@@ -478,7 +491,7 @@ put_store(struct shm_cache *cache, const struct put *put)
 			break;
 	}
 	/* Nothing names it: the next put may have the room. */
-	shm_cache_append_retreat(cache, appender, put->bytes);
+	shm_cache_append_retreat(cache, placed.appender, placed.bytes);
 	return stored == SHM_CACHE_STORED ? SHM_CACHE_GAVE_UP : stored;
 }
 
@@ -521,7 +534,7 @@ shm_cache_put(struct shm_cache *cache, const struct shm_cache_key *key,
 	SHM_ASSERT(
 	    value->cls == key->cls ||
 	    (value->cls == SHM_CACHE_NEGATIVE && key->cls == SHM_CACHE_BOOK));
-	put.bytes = shm_cache_entry_bytes(key->len, put.vlen);
+	put.bytes_max = shm_cache_entry_bytes_max(key->len, put.vlen);
 	shm_cache_lease_take(cache, key->hash, now_us, &put.world);
 	stored = put_check(cache, &put, flight);
 	if (stored == SHM_CACHE_STORED) {

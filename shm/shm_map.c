@@ -32,8 +32,8 @@
 
 #include "shm/shm_map.h"
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22 /* Linux 5.14 */
 #endif
 
 #define MAP_HUGE_BYTES (2u << 20)
@@ -71,21 +71,6 @@ map_aligned(int fd, uint64_t bytes)
 	return at;
 }
 
-/* All pages, or errno.  Kernels before 5.14 do not know the advice: there
- * fallocate(2) says ENOMEM where a touch would be a SIGBUS. */
-static int
-map_fill(int fd, void *start, uint64_t bytes)
-{
-	if (madvise(start, bytes, MADV_POPULATE_WRITE) == 0)
-		return 0;
-	if (errno != EINVAL && errno != ENOSYS) {
-		if (errno == EFAULT)
-			errno = ENOMEM;
-		return -1;
-	}
-	return fallocate(fd, 0, 0, (off_t)bytes);
-}
-
 void *
 shm_map_new(uint64_t bytes, int *fd)
 {
@@ -100,7 +85,9 @@ shm_map_new(uint64_t bytes, int *fd)
 	start = map_aligned(made, bytes);
 	if (start == NULL)
 		goto close_fd;
-	if (map_fill(made, start, bytes) == -1)
+	/* All pages now: what is missing is ENOMEM here, and would be a SIGBUS
+	 * later.  Three times as fast as to write to each by the mapping. */
+	if (fallocate(made, 0, 0, (off_t)bytes) == -1)
 		goto unmap;
 	if (fcntl(made, F_ADD_SEALS,
 		F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == -1)
@@ -155,8 +142,10 @@ shm_map_free(void *start, uint64_t bytes)
 void
 shm_map_populate(void *start, uint64_t bytes)
 {
-	/* Where it cannot be done, pages are faulted in one by one. */
-	(void)madvise(start, bytes, MADV_POPULATE_WRITE);
+	/* The pages are there, and a shared mapping of such a file lets them
+	 * be written by the same entries.  Where this cannot be done they are
+	 * faulted in one by one. */
+	(void)madvise(start, bytes, MADV_POPULATE_READ);
 }
 
 #ifndef SHM_MAP_IS_X86

@@ -27,7 +27,7 @@ BUGS = [
      '''if (shm_cache_spot_held(cache, &spot) || true)
         return true;
     shm_cache_add''',
-     'test_shm_cache_put'),
+     'test_shm_cache'),
     ('an entry is served whatever happened since it was loaded',
      'shm_cache_entry.h',
      'if (entry->version != lease->version || changed >> 32 != 0)',
@@ -35,16 +35,17 @@ BUGS = [
      'test_shm_cache'),
     ('a key is taken for another one with the same hash',
      'shm_cache_entry.h',
-     '''for (uint32_t i = 0; i < words; i++) {
+     '''for (; left >= 8; left -= 8, data += 8) {
         memcpy(&have''',
-     '''for (uint32_t i = words; i < words; i++) {
+     '''for (; left >= 8; left -= 8, data += 8) {
+        word++; continue;
         memcpy(&have''',
      'test_shm_cache'),
     ('lengths read from the map are believed',
      'shm_cache_entry.h',
-     '''       shm_cache_entry_bytes(entry->klen, entry->vlen) <=
-           cache->segment_bytes - spot->offset;''',
-     '''       entry->vlen < 1u << 20;''',
+     '''shm_cache_value_start(spot->offset, key->len, entry->vlen) +
+        entry->vlen <= room;''',
+     '''entry->vlen < 1u << 20;''',
      'stress_cache_hostile'),
     ('a segment is used again while the index still names its entries',
      'shm_cache_evict.c',

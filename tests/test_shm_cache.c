@@ -837,7 +837,7 @@ statistics_add_up(void **state)
 	assert_int_equal(stats.entries, 100);
 	assert_int_equal(stats.counter[SHM_CACHE_puts], 100);
 	assert_int_equal(
-	    stats.used_bytes, 100 * shm_cache_entry_bytes(14, 404));
+	    stats.used_bytes, 100 * shm_cache_entry_bytes(0, 14, 404));
 	assert_int_equal(
 	    stats.segments_free + stats.segments_small + stats.segments_main,
 	    stats.segments_count);

@@ -44,8 +44,10 @@ teardown(void **state)
 {
 	(void)state;
 	test_audit(cache);
-	for (uint32_t i = 1; i < WORKERS; i++)
+	for (uint32_t i = 1; i < WORKERS; i++) {
 		free(worker[i]);
+		worker[i] = NULL;
+	}
 	shm_cache_free(&cache);
 	return 0;
 }
@@ -391,7 +393,7 @@ a_load_from_before_does_not_replace_one_from_after(void **state)
 
 /* The state between two puts that took two ways: made by hand. */
 static void
-two_ways_of_one_key_show_the_newer_row_and_the_next_put_leaves_one(void **state)
+of_two_ways_of_one_key_the_newer_row_is_shown_and_one_left(void **state)
 {
 	struct test_key test;
 	const struct shm_cache_key *key = test_book(cache, &test, 1);
@@ -433,11 +435,54 @@ two_ways_of_one_key_show_the_newer_row_and_the_next_put_leaves_one(void **state)
 	}
 }
 
+/* ---- where values lie */
+
+static void
+large_values_begin_on_a_cache_line_wherever_they_move(void **state)
+{
+	static const uint32_t bytes[] = {0, 100, 4000, 4091, 4092, 9000, 20000};
+	uint64_t moved;
+
+	(void)state;
+	teardown(NULL);
+	cache = test_cache_new(32 * MIB, 1);
+	for (uint64_t n = 0; n < 7000; n++) {
+		struct test_key test;
+		struct shm_cache_lease lease;
+		struct shm_cache_view view;
+		uint32_t size = bytes[n % SHM_ARRAY_LEN(bytes)];
+
+		assert_int_equal(
+		    test_store(cache, n, 1, size, NOW), SHM_CACHE_STORED);
+		/* Older ones too, which may be in another segment now. */
+		if (n % 3 == 0)
+			continue;
+		for (uint64_t old = n; old + 2000 > n; old -= 900) {
+			test_book(cache, &test, old);
+			if (shm_cache_get(cache, &test.key, NOW, &lease,
+				&view) == SHM_CACHE_MISS)
+				break;
+			if (view.value_bytes >= SHM_CACHE_ALIGNED_MIN)
+				assert_int_equal(
+				    (view.offset + view.value_offset) %
+					SHM_CACHE_LINE,
+				    0);
+			assert_true(test_value_is(cache, &view, old, 1));
+			if (old < 900)
+				break;
+		}
+	}
+	moved = counter(SHM_CACHE_promotions);
+	assert_true(moved > 100);
+	test_audit(cache);
+	shm_cache_free(&cache);
+	setup(NULL);
+}
+
 /* ---- the bucket */
 
 static void
-a_put_takes_its_own_way_then_an_empty_then_a_dead_then_the_least_used(
-    void **state)
+a_put_takes_its_own_way_or_an_empty_dead_or_least_used_one(void **state)
 {
 	uint64_t crowd[CROWD];
 	_Atomic uint64_t *way, *own;
@@ -685,7 +730,7 @@ a_stored_hint_that_is_wrong_does_no_harm(void **state)
 }
 
 static void
-without_a_segment_to_take_a_put_gives_up_and_drops_the_older_row(void **state)
+without_a_segment_a_put_gives_up_and_drops_the_older_row(void **state)
 {
 	struct test_key test;
 
@@ -730,7 +775,7 @@ segments_of(uint32_t slot)
 }
 
 static void
-a_sweep_takes_everything_from_the_dead_and_nothing_from_the_living(void **state)
+a_sweep_takes_all_from_the_dead_and_nothing_from_the_living(void **state)
 {
 	struct shm_cache_debt debt;
 	uint32_t others[WORKERS];
@@ -873,10 +918,9 @@ main(void)
 	    TEST(an_older_row_does_not_replace_a_newer_one),
 	    TEST(what_is_not_served_any_more_does_not_stop_an_older_row),
 	    TEST(a_load_from_before_does_not_replace_one_from_after),
-	    TEST(
-		two_ways_of_one_key_show_the_newer_row_and_the_next_put_leaves_one),
-	    TEST(
-		a_put_takes_its_own_way_then_an_empty_then_a_dead_then_the_least_used),
+	    TEST(of_two_ways_of_one_key_the_newer_row_is_shown_and_one_left),
+	    TEST(large_values_begin_on_a_cache_line_wherever_they_move),
+	    TEST(a_put_takes_its_own_way_or_an_empty_dead_or_least_used_one),
 	    TEST(a_replaced_entry_keeps_its_use_and_its_queue),
 	    TEST(new_keys_are_small_and_those_that_come_back_are_main),
 	    TEST(what_was_used_survives_a_scan),
@@ -885,10 +929,8 @@ main(void)
 	    TEST(generations_of_segments_wrap_unnoticed),
 	    TEST(a_put_walks_at_most_a_few_entries),
 	    TEST(a_stored_hint_that_is_wrong_does_no_harm),
-	    TEST(
-		without_a_segment_to_take_a_put_gives_up_and_drops_the_older_row),
-	    TEST(
-		a_sweep_takes_everything_from_the_dead_and_nothing_from_the_living),
+	    TEST(without_a_segment_a_put_gives_up_and_drops_the_older_row),
+	    TEST(a_sweep_takes_all_from_the_dead_and_nothing_from_the_living),
 	    TEST(segments_are_not_lost_however_often_a_worker_dies),
 	    TEST(a_worker_killed_while_it_stores_leaves_a_sound_cache),
 	    TEST(two_processes_churn_one_full_cache),

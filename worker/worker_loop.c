@@ -419,10 +419,14 @@ loop_close(struct worker_loop *loop)
 static uint64_t
 cache_tick(struct worker_loop *loop)
 {
+	uint64_t wait_us;
+
 	if (loop->cache == NULL)
 		return UINT64_MAX;
-	return min_u64(worker_wait_tick(loop),
+	wait_us = min_u64(worker_wait_tick(loop),
 	    shm_cache_intent_tick(loop->cache, loop->now_us));
+	/* The first turns: it goes on while they have other work too. */
+	return shm_cache_populate(loop->cache) ? 0 : wait_us;
 }
 
 /* Everything but the completions.  Returns how long the loop may sleep. */
