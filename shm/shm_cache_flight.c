@@ -372,7 +372,7 @@ uint32_t
 shm_cache_flight_audit(
     const struct shm_cache *cache, bool quiet, char *why, size_t why_bytes)
 {
-	uint32_t slots = cache->head->slots_count;
+	uint32_t slots = cache->slots_count;
 	uint32_t breaches = 0;
 
 	/* Nothing more holds when all is quiet: a bit may be left at a free

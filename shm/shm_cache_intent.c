@@ -308,7 +308,7 @@ shm_cache_intent_sweep(struct shm_cache *cache, uint32_t slot, uint64_t now_us,
 uint32_t
 shm_cache_intent_count(const struct shm_cache *cache)
 {
-	uint32_t slots = cache->head->slots_count;
+	uint32_t slots = cache->slots_count;
 	uint32_t count = 0;
 
 	for (uint32_t i = 0; i < slots * SHM_CACHE_INTENTS_MAX; i++)
@@ -356,7 +356,7 @@ shm_cache_intent_audit(
     const struct shm_cache *cache, bool quiet, char *why, size_t why_bytes)
 {
 	uint64_t open[SHM_CACHE_OPEN_WORDS] = {0};
-	uint32_t slots = cache->head->slots_count;
+	uint32_t slots = cache->slots_count;
 	uint64_t nobody = slots < 64 ? ~0ULL << slots : 0;
 	uint64_t lists = 0;
 	uint32_t n = 0;

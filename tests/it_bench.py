@@ -191,9 +191,10 @@ with t.case("load: --sweep asks for each of them before it measures"):
     with bad_server([ANSWER], asked) as port:
         code, seen = load(port, "--isbns=40", "--sweep")
     t.equal(code, 0, "exit code")
-    t.equal(sorted(asked[:40]),
-            [f"/books/{9780000000001 + i}" for i in range(40)],
-            "the first forty")
+    # A connection that has swept goes on before the others have; sixty drawn
+    # at random would leave out nine of the forty.
+    missing = {f"/books/{9780000000001 + i}" for i in range(40)}
+    t.equal(missing - set(asked[:60]), set(), "not among the first sixty")
     t.check(seen["requests"] < len(asked) - 38, f"{seen['requests']} of "
             f"{len(asked)} answers were measured: the sweep was too")
 
