@@ -51,6 +51,7 @@ static struct {
 	struct world_actor actor;
 	struct shm_cache view;
 	struct shm_cache_key key;
+	char text[32]; /* of the key */
 	struct shm_cache_lease lease;
 } meanwhile;
 
@@ -140,13 +141,12 @@ static void
 store_twice(struct scene *scene, struct world_actor *actor)
 {
 	struct shm_cache_view view;
-	char text[32];
 
 	meanwhile.view = *scene->cache;
 	meanwhile.actor = *actor;
 	meanwhile.actor.cache = &meanwhile.view;
 	shm_cache_enter(&meanwhile.view, 1);
-	world_key(scene->cache, 2, text, &meanwhile.key);
+	world_key(scene->cache, 2, meanwhile.text, &meanwhile.key);
 	if (shm_cache_get(scene->cache, &meanwhile.key, shm_clock_us(),
 		&meanwhile.lease, &view) != SHM_CACHE_MISS)
 		return; /* the successor's turn: it is there already */
