@@ -144,7 +144,8 @@ show_counters(const json_t *root)
 			continue;
 		snprintf(name, sizeof(name), "%s", known);
 		for (char *at = name; *at != '\0'; at++)
-			*at = *at == '_' ? ' ' : *at;
+			if (*at == '_')
+				*at = ' ';
 		row(name, ctl_text_grouped(figure(counters, known), text),
 		    shm_cache_counter_help(counter));
 	}

@@ -48,8 +48,9 @@ static json_t *
 seconds_since(uint64_t then_us, uint64_t now_us)
 {
 	uint64_t past_us = then_us < now_us ? now_us - then_us : 0;
+	uint64_t past_ms = past_us / 1000;
 
-	return json_real((double)(past_us / 1000) / 1e3);
+	return json_real((double)past_ms / 1e3);
 }
 
 static json_t *

@@ -95,6 +95,7 @@ stats_entries(const struct shm_cache *cache)
 	uint64_t step = (cache->buckets_count - 1) / LOOK_BUCKETS_MAX + 1;
 	uint64_t entries = 0, seen = 0;
 
+	SHM_ASSERT(cache->buckets_count > 0);
 	for (uint64_t i = 0; i < cache->buckets_count; i += step, seen++)
 		for (uint32_t k = 0; k < SHM_CACHE_WAYS; k++)
 			entries +=
