@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "master/master_control.h"
+#include "master/master_listen.h"
 
 #define CONTROL_MODE	0600
 #define CONTROL_BACKLOG 16
@@ -77,30 +78,6 @@ folder_make(const char *folder)
 
 /* ---- the socket */
 
-/* Is no living server behind the path?  Then errno is of no interest, else it
- * says why not. */
-static bool
-is_abandoned(const struct sockaddr_un *address)
-{
-	struct stat st;
-	bool result;
-	int fd;
-
-	if (lstat(address->sun_path, &st) == -1 || !S_ISSOCK(st.st_mode)) {
-		errno = EEXIST;
-		return false;
-	}
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd == -1)
-		return false;
-	result = connect(fd, (const struct sockaddr *)address,
-		     sizeof(*address)) == -1 &&
-		 errno == ECONNREFUSED;
-	close(fd);
-	errno = EADDRINUSE;
-	return result;
-}
-
 static int
 bind_path(int fd, const struct sockaddr_un *address)
 {
@@ -108,7 +85,8 @@ bind_path(int fd, const struct sockaddr_un *address)
 	mode_t old = umask(0777 & ~CONTROL_MODE);
 	int result = bind(fd, generic, sizeof(*address)), saved;
 
-	if (result == -1 && errno == EADDRINUSE && is_abandoned(address) &&
+	if (result == -1 && errno == EADDRINUSE &&
+	    master_listen_is_abandoned(address) &&
 	    unlink(address->sun_path) == 0)
 		result = bind(fd, generic, sizeof(*address));
 	saved = errno;

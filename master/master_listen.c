@@ -287,9 +287,8 @@ open_tcp(struct master_listen *listen, const char *text, FILE *errors)
 	return code;
 }
 
-/* Is a living server behind the path?  Then errno is EADDRINUSE. */
-static bool
-is_abandoned(const struct sockaddr_un *address)
+bool
+master_listen_is_abandoned(const struct sockaddr_un *address)
 {
 	struct stat st;
 	bool result = false;
@@ -317,7 +316,8 @@ bind_unix(int fd, const struct sockaddr_un *address)
 	mode_t old = umask(0777 & ~UNIX_MODE);
 	int result = bind(fd, generic, sizeof(*address));
 
-	if (result == -1 && errno == EADDRINUSE && is_abandoned(address) &&
+	if (result == -1 && errno == EADDRINUSE &&
+	    master_listen_is_abandoned(address) &&
 	    unlink(address->sun_path) == 0)
 		result = bind(fd, generic, sizeof(*address));
 	umask(old);

@@ -36,6 +36,13 @@ bool master_listen_check(const char *text, const char **why) SHM_MUSTCHECK;
 int master_listen_open(struct master_listen *listen,
     const struct master_list *list, FILE *errors) SHM_MUSTCHECK;
 
+/* Is the socket at a path that cannot be bound one that no living server has,
+ * so that it may be removed?  False: errno says why not, EADDRINUSE or EEXIST
+ * (it is no socket). */
+struct sockaddr_un;
+bool
+master_listen_is_abandoned(const struct sockaddr_un *address) SHM_MUSTCHECK;
+
 /* Nobody new: close our copies and remove the unix sockets' paths.  Any number
  * of times. */
 void master_listen_close(struct master_listen *listen);

@@ -17,7 +17,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "worker/worker_answer.h"
 
@@ -109,23 +108,16 @@ put_u64(char *at, uint64_t value)
 	return put(at, digits + start, sizeof(digits) - start);
 }
 
-/* strftime(3) would ask the locale for names. */
 static void
 date_refresh(struct worker_loop *loop)
 {
-	static const char days[] = "SunMonTueWedThuFriSat";
-	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 	uint64_t wall_us = shm_wallclock_us();
-	time_t now = (time_t)(wall_us / 1000000);
-	struct tm tm;
+	char date[API_DATE_BYTES];
 
-	if (gmtime_r(&now, &tm) == NULL)
-		return;
+	api_date(wall_us / 1000000, date);
 	loop->lead_bytes = (uint32_t)snprintf(loop->lead, sizeof(loop->lead),
-	    STATUS_200 "Server: booksd\r\n"
-		       "Date: %.3s, %02d %.3s %04d %02d:%02d:%02d GMT\r\n",
-	    days + tm.tm_wday * 3, tm.tm_mday % 100, months + tm.tm_mon * 3,
-	    tm.tm_year % 8100 + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
+	    STATUS_200 "Server: booksd\r\nDate: %.*s\r\n", API_DATE_BYTES,
+	    date);
 	loop->date_us = loop->now_us + 1000000 - wall_us % 1000000;
 }
 
