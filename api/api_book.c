@@ -26,7 +26,10 @@
 #include <jansson.h>
 
 #include "api/api_book.h"
+#include "api/api_date.h"
 #include "api/api_number.h"
+
+#define DAY_OF_2000 10957 /* from 1970-01-01; the database counts from it */
 
 /* The columns of api_sql.c. */
 enum column {
@@ -341,19 +344,11 @@ put_double(char *at, const struct api_cell *cell)
 	return at + api_number_print(value, at);
 }
 
-/* Two digits of a number below 100. */
-static char *
-put_pair(char *at, unsigned value)
-{
-	at[0] = (char)('0' + value / 10);
-	at[1] = (char)('0' + value % 10);
-	return at + 2;
-}
-
 static char *
 put_four(char *at, unsigned value)
 {
-	return put_pair(put_pair(at, value / 100), value % 100);
+	return api_date_put_pair(
+	    api_date_put_pair(at, value / 100), value % 100);
 }
 
 /* Years of more than four digits carry a sign, as ISO 8601 asks. */
@@ -369,37 +364,16 @@ put_year(char *at, int64_t year)
 	return put_four(at, (unsigned)year);
 }
 
-/*
- * The civil date of a day counted from 2000-03-01.  Years are taken to begin
- * in March, so that the leap day is the last of its year, and 400 of them are
- * always as long; the day of the year then gives the month by the pattern
- * 31 30 31 30 31 that repeats from March on.
- */
 static char *
 put_day(char *at, int64_t day)
 {
-	int64_t cycle = day / 146097, year;
-	unsigned rest, centuries, quads, years, month;
+	struct api_date_civil civil = api_date_civil(day);
 
-	if (day % 146097 < 0)
-		cycle--; /* division rounds towards zero */
-	rest = (unsigned)(day - cycle * 146097);
-	centuries = rest / 36524 < 3 ? rest / 36524 : 3;
-	rest -= centuries * 36524;
-	quads = rest / 1461;
-	rest -= quads * 1461;
-	years = rest / 365 < 3 ? rest / 365 : 3;
-	rest -= years * 365;
-	month = (5 * rest + 2) / 153; /* 0 is March */
-	rest -= (153 * month + 2) / 5;
-	year = 2000 + cycle * 400 + centuries * 100 + quads * 4 + years;
-	if (month >= 10)
-		year++; /* January and February */
-	at = put_year(at, year);
+	at = put_year(at, civil.year);
 	*at++ = '-';
-	at = put_pair(at, month < 10 ? month + 3 : month - 9);
+	at = api_date_put_pair(at, civil.month);
 	*at++ = '-';
-	return put_pair(at, rest + 1);
+	return api_date_put_pair(at, civil.day);
 }
 
 char *
@@ -415,15 +389,15 @@ api_book_put_date(char *at, int64_t us)
 	}
 	seconds = (unsigned)(rest / 1000000);
 	micros = (unsigned)(rest % 1000000);
-	at = put_day(at, day - 60); /* of January and February 2000 */
+	at = put_day(at, day + DAY_OF_2000);
 	*at++ = 'T';
-	at = put_pair(at, seconds / 3600);
+	at = api_date_put_pair(at, seconds / 3600);
 	*at++ = ':';
-	at = put_pair(at, seconds / 60 % 60);
+	at = api_date_put_pair(at, seconds / 60 % 60);
 	*at++ = ':';
-	at = put_pair(at, seconds % 60);
+	at = api_date_put_pair(at, seconds % 60);
 	*at++ = '.';
-	at = put_pair(at, micros / 10000);
+	at = api_date_put_pair(at, micros / 10000);
 	at = put_four(at, micros % 10000);
 	*at++ = 'Z';
 	return at;

@@ -29,8 +29,6 @@
 
 #define REPRESENTATION 1 /* of the JSON that api_book.c writes */
 
-#define DAY_S 86400u
-
 /* The point of the polynomial and its powers, modulo 2^64. */
 #define P1 UINT64_C(0x9e3779b97f4a7c15)
 #define P2 (P1 * P1)
@@ -104,76 +102,4 @@ api_content_hash(uint64_t before, const void *data, size_t len)
 	for (; len > 0; len--)
 		hash = hash * P1 + *at++ + 1;
 	return hash;
-}
-
-static char *
-put_pair(char *at, unsigned value)
-{
-	at[0] = (char)('0' + value / 10);
-	at[1] = (char)('0' + value % 10);
-	return at + 2;
-}
-
-static char *
-put_name(char *at, const char *names, unsigned index)
-{
-	memcpy(at, names + 3 * index, 3);
-	return at + 3;
-}
-
-/*
- * The civil date of a day counted from 1970-01-01, as in api_book.c: years are
- * taken to begin in March, so that the leap day is the last of its year.
- */
-static char *
-put_day(char *at, uint64_t day)
-{
-	uint64_t since = day + 719468; /* from 0000-03-01 */
-	uint64_t year = since / 146097 * 400;
-	unsigned rest = (unsigned)(since % 146097);
-	unsigned centuries, quads, years, month;
-
-	centuries = rest / 36524 < 3 ? rest / 36524 : 3;
-	rest -= centuries * 36524;
-	quads = rest / 1461;
-	rest -= quads * 1461;
-	years = rest / 365 < 3 ? rest / 365 : 3;
-	rest -= years * 365;
-	month = (5 * rest + 2) / 153; /* 0 is March */
-	rest -= (153 * month + 2) / 5;
-	year += centuries * 100 + quads * 4 + years + (month >= 10);
-	at = put_pair(at, rest + 1);
-	*at++ = ' ';
-	at = put_name(
-	    at, "JanFebMarAprMayJunJulAugSepOctNovDec", (month + 2) % 12);
-	*at++ = ' ';
-	at = put_pair(at, (unsigned)(year / 100));
-	return put_pair(at, (unsigned)(year % 100));
-}
-
-void
-api_date(uint64_t unix_s, char out[API_DATE_BYTES])
-{
-	/* The form has four digits for the year. */
-	const uint64_t end_s = UINT64_C(253402300799);
-	uint64_t day;
-	unsigned rest;
-	char *at;
-
-	if (unix_s > end_s)
-		unix_s = end_s;
-	day = unix_s / DAY_S;
-	rest = (unsigned)(unix_s % DAY_S);
-	at = put_name(out, "ThuFriSatSunMonTueWed", (unsigned)(day % 7));
-	*at++ = ',';
-	*at++ = ' ';
-	at = put_day(at, day);
-	*at++ = ' ';
-	at = put_pair(at, rest / 3600);
-	*at++ = ':';
-	at = put_pair(at, rest / 60 % 60);
-	*at++ = ':';
-	at = put_pair(at, rest % 60);
-	memcpy(at, " GMT", 4);
-	SHM_ASSERT(at + 4 == out + API_DATE_BYTES);
 }
