@@ -206,6 +206,15 @@ def die_with_parent(number=signal.SIGKILL):
     return apply
 
 
+class Isbns:
+    """Each call is an ISBN that no other case has."""
+    last = 9780000000000
+
+    def __call__(self):
+        Isbns.last += 1
+        return str(Isbns.last)
+
+
 def free_port():
     """A TCP port that no other test of this machine will be given while this
     program lives, and outside the range of outgoing connections."""

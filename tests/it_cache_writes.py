@@ -30,16 +30,7 @@ BODY = {"title": "The title", "author": "An author", "price": 9.5}
 CROWDED = 16  # connections of a reader, on all workers
 
 
-class Isbns:
-    """Each call is an ISBN that no other case has."""
-    last = 9780000000000
-
-    def __call__(self):
-        Isbns.last += 1
-        return str(Isbns.last)
-
-
-new_isbn = Isbns()
+new_isbn = t.Isbns()
 
 
 def settings(backend, database, **more):

@@ -24,16 +24,7 @@ COLUMNS = ("isbn, author, title, price, version, created_date,"
            " last_modified_date")
 
 
-class Isbns:
-    """Each call is an ISBN that no other case has."""
-    last = 9780000000000
-
-    def __call__(self):
-        Isbns.last += 1
-        return str(Isbns.last)
-
-
-new_isbn = Isbns()
+new_isbn = t.Isbns()
 
 
 def insert(isbns, price=1):
