@@ -71,6 +71,14 @@ struct shm_cache *
 cache_new(uint64_t bytes, uint32_t slots_count, uint32_t mean_bytes);
 /* Look up and copy out to `out`; false: a miss. */
 bool cache_get(struct shm_cache *cache, const char *text, char *out);
+
+/* Get count keys as a worker does with the requests of one turn of its loop:
+ * their buckets are prefetched, then their entries, then they are read.
+ * Returns how many were hits. */
+#define CACHE_BATCH 16
+uint32_t cache_get_batch(struct shm_cache *cache,
+    char (*text)[CACHE_KEY_BYTES + 2], uint32_t count, char *out);
+
 /* Look up for the lease, and store value_bytes. */
 enum shm_cache_stored
 cache_put(struct shm_cache *cache, const char *text, uint32_t value_bytes);

@@ -164,6 +164,29 @@ key_of(
 	shm_cache_key_hash(cache, key);
 }
 
+uint32_t
+cache_get_batch(struct shm_cache *cache, char (*text)[CACHE_KEY_BYTES + 2],
+    uint32_t count, char *out)
+{
+	struct shm_cache_key key[CACHE_BATCH];
+	struct shm_cache_lease lease;
+	struct shm_cache_view view;
+	uint32_t hits = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		key_of(cache, &key[i], text[i]);
+		shm_cache_prefetch_bucket(cache, key[i].hash);
+	}
+	for (uint32_t i = 0; i < count; i++)
+		shm_cache_prefetch_entry(cache, key[i].hash);
+	for (uint32_t i = 0; i < count; i++)
+		if (shm_cache_get(cache, &key[i], CACHE_NOW_US, &lease,
+			&view) == SHM_CACHE_HIT &&
+		    shm_cache_copy(cache, &view, 0, view.value_bytes, out))
+			hits++;
+	return hits;
+}
+
 bool
 cache_get(struct shm_cache *cache, const char *text, char *out)
 {

@@ -39,7 +39,7 @@
 
 #include "shm/shm_cache_entry.h"
 
-#define CACHE_LAYOUT_VERSION  1
+#define CACHE_LAYOUT_VERSION  2
 #define CACHE_PAGE	      4096
 #define CACHE_SEGMENT_MIN     16384
 #define CACHE_SEGMENT_MAX     (64u << 20)
@@ -52,7 +52,8 @@
 struct layout {
 	uint64_t segment_bytes, segments_count, slots_count;
 	uint64_t buckets_count, ghost_count;
-	uint64_t slots, intents, open, places, segments, buckets, ghost, data;
+	uint64_t slots, intents, open, places, words, segments, buckets, ghost,
+	    data;
 	uint64_t map_bytes;
 };
 
@@ -69,11 +70,15 @@ layout_region(uint64_t *end, uint64_t bytes)
 static void
 layout_place(struct layout *layout)
 {
+	const uint64_t slots_bytes =
+	    sizeof(struct shm_cache_slot) * (SHM_CACHE_SLOTS_MAX + 1);
 	uint64_t end = 0;
 
 	(void)layout_region(&end, sizeof(struct shm_cache_head));
+	/* 256 words are no more than the slots leave of their last page. */
 	layout->slots = layout_region(
-	    &end, sizeof(struct shm_cache_slot) * (SHM_CACHE_SLOTS_MAX + 1));
+	    &end, slots_bytes + sizeof(uint64_t) * layout->segments_count);
+	layout->words = layout->slots + slots_bytes;
 	layout->intents = layout_region(&end, sizeof(struct shm_cache_intent) *
 						  layout->slots_count *
 						  SHM_CACHE_INTENTS_MAX);
@@ -92,6 +97,12 @@ layout_place(struct layout *layout)
 	layout->map_bytes = end;
 }
 
+static uint32_t
+workers_of(const struct shm_cache_options *options)
+{
+	return options->workers != 0 ? options->workers : options->slots_count;
+}
+
 /* The fewest segments that so many workers can share. */
 static uint64_t
 layout_segments_least(uint32_t slots_count)
@@ -106,7 +117,7 @@ static void
 layout_of(struct layout *layout, const struct shm_cache_options *options)
 {
 	uint64_t mean = options->mean_bytes;
-	uint64_t least = layout_segments_least(options->slots_count);
+	uint64_t least = layout_segments_least(workers_of(options));
 
 	*layout = (struct layout){
 	    .segment_bytes = CACHE_SEGMENT_MIN,
@@ -151,6 +162,7 @@ layout_hash(void)
 	    sizeof(struct shm_cache_slot),
 	    sizeof(struct shm_cache_intent),
 	    sizeof(struct shm_cache_place),
+	    sizeof(uint64_t), /* a segment's word */
 	    sizeof(struct shm_cache_segment),
 	    sizeof(struct shm_cache_bucket),
 	};
@@ -174,7 +186,7 @@ bool
 shm_cache_is_large_enough(
     const struct shm_cache_options *options, uint64_t *least)
 {
-	*least = (uint64_t)options->slots_count * CACHE_WORKER_SEGMENTS *
+	*least = (uint64_t)workers_of(options) * CACHE_WORKER_SEGMENTS *
 		 CACHE_WORKERS_SHARE * CACHE_SEGMENT_MIN;
 	if (*least < SHM_CACHE_BYTES_MIN)
 		*least = SHM_CACHE_BYTES_MIN;
@@ -191,6 +203,7 @@ cache_view(struct shm_cache *cache, char *start, const struct layout *layout)
 	cache->intent = (void *)(start + layout->intents);
 	cache->open = (void *)(start + layout->open);
 	cache->place = (void *)(start + layout->places);
+	cache->word = (void *)(start + layout->words);
 	cache->segment = (void *)(start + layout->segments);
 	cache->bucket = (void *)(start + layout->buckets);
 	cache->ghost = (void *)(start + layout->ghost);
@@ -229,12 +242,15 @@ cache_be(struct shm_cache *cache, uint32_t slot)
 }
 
 /* The eventfds by which workers are woken: all of them before the first fork,
- * so that everybody has everybody's. */
+ * so that everybody has everybody's.  Those of another binary's workers, too:
+ * given are the same ones. */
 static int
-cache_wakers_open(struct shm_cache *cache, uint32_t count)
+cache_wakers_open(struct shm_cache *cache, uint32_t count, const int *given)
 {
 	for (uint32_t i = 0; i < SHM_CACHE_SLOTS_MAX; i++)
-		cache->wake_fd[i] = -1;
+		cache->wake_fd[i] = given != NULL && i < count ? given[i] : -1;
+	if (given != NULL)
+		return 0;
 	for (uint32_t i = 0; i < count; i++) {
 		cache->wake_fd[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		if (cache->wake_fd[i] == -1)
@@ -297,7 +313,7 @@ shm_cache_new(const struct shm_cache_options *options)
 	cache = calloc(1, sizeof(*cache));
 	if (cache == NULL)
 		return NULL;
-	if (cache_wakers_open(cache, options->slots_count) == -1)
+	if (cache_wakers_open(cache, options->slots_count, NULL) == -1)
 		goto close_wakers;
 	start = shm_map_new(layout.map_bytes, &cache->fd);
 	if (start == NULL)
@@ -362,7 +378,7 @@ head_is_usable(
 }
 
 struct shm_cache *
-shm_cache_adopt(int fd, uint64_t layout_given)
+shm_cache_adopt(int fd, uint64_t layout_given, const int *wake_fd)
 {
 	struct layout layout;
 	struct shm_cache *cache;
@@ -388,7 +404,7 @@ shm_cache_adopt(int fd, uint64_t layout_given)
 	shm_hash_init(&cache->hash, cache->head->seed);
 	cache->slots_count = cache->head->slots_count;
 	cache->fd = fd;
-	if (cache_wakers_open(cache, cache->slots_count) == -1)
+	if (cache_wakers_open(cache, cache->slots_count, wake_fd) == -1)
 		goto close_wakers;
 	cache_be(cache, SHM_CACHE_SLOT_OTHER);
 	return cache;
@@ -430,6 +446,12 @@ int
 shm_cache_fd(const struct shm_cache *cache)
 {
 	return cache->fd;
+}
+
+const int *
+shm_cache_wake_fds(const struct shm_cache *cache)
+{
+	return cache->wake_fd;
 }
 
 uint64_t

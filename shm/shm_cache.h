@@ -45,7 +45,8 @@ enum shm_cache_class {
 
 struct shm_cache_options {
 	uint64_t bytes; /* of the data region, SHM_CACHE_BYTES_MIN to MAX */
-	uint32_t slots_count; /* workers: 1 to SHM_CACHE_SLOTS_MAX */
+	uint32_t slots_count; /* places of workers: 1 to SHM_CACHE_SLOTS_MAX */
+	uint32_t workers;     /* that fill them at a time; 0: all */
 	uint64_t seed;	      /* of the hash; 0: from getrandom(2) */
 	uint32_t mean_bytes;  /* of an entry, for the index; 0: 512 */
 };
@@ -84,8 +85,12 @@ bool shm_cache_populate(struct shm_cache *cache);
  * computes another hash for the fd it was given makes a new cache. */
 int shm_cache_fd(const struct shm_cache *cache);
 uint64_t shm_cache_layout(const struct shm_cache *cache);
-/* Map what fd holds; NULL with errno EPROTO: another layout, not usable. */
-struct shm_cache *shm_cache_adopt(int fd, uint64_t layout) SHM_MUSTCHECK;
+/* Those of all slots, SHM_CACHE_SLOTS_MAX, -1: none. */
+const int *shm_cache_wake_fds(const struct shm_cache *cache);
+/* Map what fd holds; NULL with errno EPROTO: another layout, not usable.  fd
+ * and wake_fd (of all slots; NULL: new ones) are the cache's on success. */
+struct shm_cache *
+shm_cache_adopt(int fd, uint64_t layout, const int *wake_fd) SHM_MUSTCHECK;
 
 /* How a class's answers age: per process, the same in all of them.  Before
  * the first get. */
@@ -135,23 +140,51 @@ struct shm_cache_lease {
 	uint32_t suspect;
 };
 
-/* What is known of an answer without copying it. */
+/*
+ * What is known of an answer without copying it: the words of its entry as
+ * they lie in the cache, so that a lookup copies them and takes nothing apart.
+ */
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "The fields below are where they belong on little-endian processors only"
+#endif
+#define SHM_CACHE_ENTRY_WORDS 7
 struct shm_cache_view {
-	uint64_t id;	   /* of the row; of a list, the hash of its content */
-	uint64_t taken_us; /* when its load began: now - taken_us is its age */
-	uint32_t row_version;
-	uint32_t modified_s;  /* Last-Modified, Unix time; 0: none */
-	uint32_t head_bytes;  /* of the value: the header block */
-	uint32_t value_bytes; /* head and body */
-	uint16_t status;
-	uint8_t cls;
+	union {
+		uint64_t word[SHM_CACHE_ENTRY_WORDS];
+		struct {
+			/* 0 */
+			uint64_t hash; /* of the key */
+			/* 1 */
+			uint32_t value_bytes : 20; /* head and body */
+			uint32_t key_bytes : 12;
+			uint32_t version; /* of the stripe, in the lease */
+			/* 2 */
+			uint64_t status : 12;
+			uint64_t cls : 4;
+			/* when its load began: now - taken_us is its age */
+			uint64_t taken_us : 48;
+			/* 3 */
+			uint32_t modified_s; /* Last-Modified; 0: none */
+			uint32_t fresh_ms;
+			/* 4 */
+			uint64_t generation; /* of the class, in the lease */
+			/* 5 */
+			uint64_t id; /* of the row; of a list, the hash of its
+					content */
+			/* 6 */
+			uint32_t head_bytes : 12; /* of the value */
+			uint32_t suspect : 20;	  /* in the lease */
+			uint32_t row_version;
+		};
+	};
 
 	/* private: where it lies, and what must not have changed */
 	uint64_t segment_word;
-	uint32_t segment;
-	uint32_t offset;
-	uint32_t value_offset;
+	uint64_t offset; /* from the start of the data */
 };
+_Static_assert(offsetof(struct shm_cache_view, segment_word) ==
+		   SHM_CACHE_ENTRY_WORDS * sizeof(uint64_t),
+    "the fields are the words");
 
 /*
  * Look key up.  *lease is always written, *view unless MISS.  Any worker; waits

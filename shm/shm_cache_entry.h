@@ -16,7 +16,7 @@
  * AN ENTRY, in 64-bit words, on a border of 8 bytes:
  *
  *	0	hash
- *	1	version:32 | klen:12 | vlen:20
+ *	1	version:32 | key_bytes:12 | value_bytes:20
  *	2	taken_us:48 | cls:4 | status:12
  *	3	fresh_ms:32 | modified_s:32
  *	4	generation of its class, hard:32 | soft:32
@@ -30,28 +30,10 @@
 /* Not left to the compiler's judgement: measured, see docs/PERFORMANCE.md. */
 #define SHM_CACHE_INLINE static inline __attribute__((always_inline))
 
-#define SHM_CACHE_ENTRY_WORDS 7
 #define SHM_CACHE_ENTRY_BYTES (SHM_CACHE_ENTRY_WORDS * 8)
 #define SHM_CACHE_ALIGNED_MIN 4096u
 #define SHM_CACHE_HEAD_MAX    4095u /* of head_bytes:12 */
 
-/* What its seven words say. */
-struct shm_cache_entry {
-	uint64_t hash;
-	uint64_t taken_us;
-	uint64_t generation;
-	uint64_t id;
-	uint32_t version;
-	uint32_t klen;
-	uint32_t vlen;
-	uint32_t fresh_ms;
-	uint32_t modified_s;
-	uint32_t row_version;
-	uint32_t suspect;
-	uint32_t head_bytes;
-	uint16_t status;
-	uint8_t cls;
-};
 #define SHM_CACHE_SUSPECT_MASK 0xfffffu
 #define SHM_CACHE_TAKEN_MASK   (((uint64_t)1 << 48) - 1)
 
@@ -69,15 +51,16 @@ shm_cache_key_room(uint32_t klen)
 	return (klen + 7) & ~7u;
 }
 
-/* Where in an entry at offset its value begins. */
+/* Where in an entry at offset (in its segment, or of all: segments begin on
+ * lines) its value begins. */
 static inline uint32_t
-shm_cache_value_start(uint32_t offset, uint32_t klen, uint32_t vlen)
+shm_cache_value_start(uint64_t offset, uint32_t klen, uint32_t vlen)
 {
 	uint32_t start = SHM_CACHE_ENTRY_BYTES + shm_cache_key_room(klen);
 
 	if (vlen < SHM_CACHE_ALIGNED_MIN)
 		return start;
-	return start + (-(offset + start) & (SHM_CACHE_LINE - 1));
+	return start + (-((uint32_t)offset + start) & (SHM_CACHE_LINE - 1));
 }
 
 /* All that an entry takes at offset in its segment, and wherever it may be. */
@@ -136,52 +119,39 @@ shm_cache_spot_find(
 	spot->offset = (uint32_t)(offset & (cache->segment_bytes - 1));
 	spot->words = &cache->data[offset / 8];
 	spot->segment_word =
-	    SHM_CACHE_ACQUIRE(cache->segment[spot->segment].word); /* R3 */
+	    SHM_CACHE_ACQUIRE(cache->word[spot->segment]); /* R3 */
 	return ((shm_cache_word_gen(spot->segment_word) ^
 		    shm_cache_index_gen(index)) &
 		   SHM_CACHE_GEN_MASK) == 0;
 }
 
-/* Its seven words taken apart; nothing of it is checked. */
+/* Its words; nothing of them is checked. */
 SHM_CACHE_INLINE void
-shm_cache_entry_decode(
-    const struct shm_cache_spot *spot, struct shm_cache_entry *entry)
+shm_cache_entry_words(
+    const struct shm_cache_spot *spot, struct shm_cache_view *entry)
 {
-	const _Atomic uint64_t *word = spot->words;
-	uint64_t w1 = SHM_CACHE_RELAXED(word[1]);
-	uint64_t w2 = SHM_CACHE_RELAXED(word[2]);
-	uint64_t w3 = SHM_CACHE_RELAXED(word[3]);
-	uint64_t w6 = SHM_CACHE_RELAXED(word[6]);
-
-	entry->hash = SHM_CACHE_RELAXED(word[0]);
-	entry->version = (uint32_t)(w1 >> 32);
-	entry->klen = (uint32_t)(w1 >> 20) & 0xfff;
-	entry->vlen = (uint32_t)w1 & 0xfffff;
-	entry->taken_us = w2 >> 16;
-	entry->cls = (uint8_t)(w2 >> 12 & 0xf);
-	entry->status = (uint16_t)(w2 & 0xfff);
-	entry->fresh_ms = (uint32_t)(w3 >> 32);
-	entry->modified_s = (uint32_t)w3;
-	entry->generation = SHM_CACHE_RELAXED(word[4]);
-	entry->id = SHM_CACHE_RELAXED(word[5]);
-	entry->row_version = (uint32_t)(w6 >> 32);
-	entry->suspect = (uint32_t)(w6 >> 12) & SHM_CACHE_SUSPECT_MASK;
-	entry->head_bytes = (uint32_t)w6 & 0xfff;
+#ifdef SHM_MAP_IS_X86
+	/* Two at a time, each as good as relaxed: see shm_map.c. */
+	shm_map_read(entry->word, spot->words, 0, SHM_CACHE_ENTRY_BYTES);
+#else
+	for (uint32_t i = 0; i < SHM_CACHE_ENTRY_WORDS; i++)
+		entry->word[i] = SHM_CACHE_RELAXED(spot->words[i]);
+#endif
 }
 
 /* False: what is there is no entry (or is being overwritten). */
 static inline bool
 shm_cache_entry_load(const struct shm_cache *cache,
-    const struct shm_cache_spot *spot, struct shm_cache_entry *entry)
+    const struct shm_cache_spot *spot, struct shm_cache_view *entry)
 {
 	if (cache->segment_bytes - spot->offset < SHM_CACHE_ENTRY_BYTES)
 		return false;
-	shm_cache_entry_decode(spot, entry);
-	return entry->cls < SHM_CACHE_CLASSES && entry->klen > 0 &&
-	       entry->klen <= SHM_CACHE_KEY_MAX &&
-	       entry->head_bytes <= entry->vlen &&
-	       shm_cache_entry_bytes(spot->offset, entry->klen, entry->vlen) <=
-		   cache->segment_bytes - spot->offset;
+	shm_cache_entry_words(spot, entry);
+	return entry->cls < SHM_CACHE_CLASSES && entry->key_bytes > 0 &&
+	       entry->key_bytes <= SHM_CACHE_KEY_MAX &&
+	       entry->head_bytes <= entry->value_bytes &&
+	       shm_cache_entry_bytes(spot->offset, entry->key_bytes,
+		   entry->value_bytes) <= cache->segment_bytes - spot->offset;
 }
 
 /* Is what was read since the spot was found what was there then? */
@@ -192,28 +162,18 @@ shm_cache_spot_held(
 	uint64_t word;
 
 	shm_map_fence(memory_order_acquire); /* R4 */
-	word = SHM_CACHE_RELAXED(cache->segment[spot->segment].word);
+	word = SHM_CACHE_RELAXED(cache->word[spot->segment]);
 	return shm_cache_word_gen(word) ==
 	       shm_cache_word_gen(spot->segment_word);
 }
 
-/* The last bytes of a key as they lie in its last word, the rest zero. */
-SHM_CACHE_INLINE uint64_t
-shm_cache_key_tail(const char *data, uint32_t len)
+/* A key of less than a word as it lies in its only word, the rest zero. */
+__attribute__((noinline, unused)) static uint64_t
+shm_cache_key_short(const char *data, uint32_t len)
 {
-	uint32_t rest = len % 8;
 	uint64_t word = 0;
 
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-	if (len >= 8) {
-		/* All of it in one load, and out with what is before. */
-		memcpy(&word, data + len - 8, 8);
-		/* Who calls has looked: rest is not 0. */
-		/* cppcheck-suppress shiftTooManyBits */
-		return word >> (64 - 8 * rest);
-	}
-#endif
-	memcpy(&word, data + len - rest, rest);
+	memcpy(&word, data, len);
 	return word;
 }
 
@@ -223,53 +183,35 @@ shm_cache_spot_has_key(
     const struct shm_cache_spot *spot, const struct shm_cache_key *key)
 {
 	const _Atomic uint64_t *word = spot->words + SHM_CACHE_ENTRY_WORDS;
-	const char *data = key->data;
-	uint32_t left = key->len;
-	uint64_t have;
+	const char *data = key->data, *last;
+	uint64_t want;
 
-	for (; left >= 8; left -= 8, data += 8) {
-		memcpy(&have, data, 8);
-		if (SHM_CACHE_RELAXED(*word++) != have)
+	if (__builtin_expect(key->len < 8, 0))
+		return SHM_CACHE_RELAXED(*word) ==
+		       shm_cache_key_short(key->data, key->len);
+	for (last = data + key->len - 8; data < last; data += 8) {
+		memcpy(&want, data, 8);
+		if (SHM_CACHE_RELAXED(*word++) != want)
 			return false;
 	}
-	return left == 0 || SHM_CACHE_RELAXED(*word) ==
-				shm_cache_key_tail(key->data, key->len);
+	/* The rest in one load, and out with what is before it. */
+	memcpy(&want, last, 8);
+	return SHM_CACHE_RELAXED(*word) == want >> (-key->len % 8 * 8);
 }
 
 static inline bool
 shm_cache_entry_is_of(const struct shm_cache_spot *spot,
-    const struct shm_cache_entry *entry, const struct shm_cache_key *key)
+    const struct shm_cache_view *entry, const struct shm_cache_key *key)
 {
-	return entry->hash == key->hash && entry->klen == key->len &&
+	return entry->hash == key->hash && entry->key_bytes == key->len &&
 	       shm_cache_spot_has_key(spot, key);
-}
-
-/* Load what is the entry of key, if it is: the same as the two above, with the
- * key first, so that nothing else has to be remembered meanwhile. */
-SHM_CACHE_INLINE bool
-shm_cache_entry_load_of(const struct shm_cache *cache,
-    const struct shm_cache_spot *spot, const struct shm_cache_key *key,
-    struct shm_cache_entry *entry)
-{
-	uint32_t room = (uint32_t)cache->segment_bytes - spot->offset;
-
-	if (room < SHM_CACHE_ENTRY_BYTES + shm_cache_key_room(key->len) ||
-	    SHM_CACHE_RELAXED(spot->words[0]) != key->hash ||
-	    !shm_cache_spot_has_key(spot, key))
-		return false;
-	shm_cache_entry_decode(spot, entry);
-	return entry->klen == key->len && entry->cls < SHM_CACHE_CLASSES &&
-	       entry->head_bytes <= entry->vlen &&
-	       shm_cache_value_start(spot->offset, key->len, entry->vlen) +
-		       entry->vlen <=
-		   room;
 }
 
 /* By its age alone.  What was taken in the future is young: the clock is the
  * same for all, but who called us looked at it a moment ago. */
-SHM_CACHE_INLINE enum shm_cache_found
+static inline enum shm_cache_found
 shm_cache_entry_judge_age(const struct shm_cache *cache,
-    const struct shm_cache_entry *entry, uint64_t now_us)
+    const struct shm_cache_view *entry, uint64_t now_us)
 {
 	const struct shm_cache_policy *policy = &cache->policy;
 	uint64_t fresh_us = (uint64_t)entry->fresh_ms * 1000;
@@ -287,9 +229,9 @@ shm_cache_entry_judge_age(const struct shm_cache *cache,
 }
 
 /* How may entry be served in the world that lease describes? */
-SHM_CACHE_INLINE enum shm_cache_found
+static inline enum shm_cache_found
 shm_cache_entry_judge(const struct shm_cache *cache,
-    const struct shm_cache_entry *entry, const struct shm_cache_lease *lease,
+    const struct shm_cache_view *entry, const struct shm_cache_lease *lease,
     uint64_t now_us)
 {
 	uint64_t changed = entry->generation ^ lease->generation[entry->cls];
@@ -304,6 +246,20 @@ shm_cache_entry_judge(const struct shm_cache *cache,
 	    found < SHM_CACHE_ERROR_ONLY)
 		found = SHM_CACHE_ERROR_ONLY;
 	return found;
+}
+
+/* Is it certainly a HIT, for which nothing has changed?  What usually is true,
+ * in few instructions; false says nothing. */
+SHM_CACHE_INLINE bool
+shm_cache_entry_is_fresh(
+    const struct shm_cache_view *entry, const struct shm_cache_lease *lease)
+{
+	return entry->version == lease->version &&
+	       entry->generation == lease->generation[entry->cls] &&
+	       ((entry->suspect ^ lease->suspect) & SHM_CACHE_SUSPECT_MASK) ==
+		   0 &&
+	       lease->taken_us - entry->taken_us <=
+		   (uint64_t)entry->fresh_ms * 1000;
 }
 
 #endif

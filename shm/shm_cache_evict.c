@@ -104,7 +104,7 @@ static void
 scan_segment(const struct shm_cache *cache, uint32_t at, struct scan *scan)
 {
 	const struct shm_cache_segment *segment = &cache->segment[at];
-	uint64_t word = SHM_CACHE_ACQUIRE(segment->word); /* R6 */
+	uint64_t word = SHM_CACHE_ACQUIRE(cache->word[at]); /* R6 */
 	enum shm_cache_queue queue = shm_cache_word_queue(word);
 	uint64_t birth;
 
@@ -175,9 +175,8 @@ segment_take(struct shm_cache *cache, uint32_t at, uint64_t word,
 	*mine = shm_cache_word(shm_cache_word_gen(word), cache->incarnation,
 	    cache->me, shm_cache_word_queue(word), state);
 	SHM_CRASH_POINT("take_before");
-	if (!atomic_compare_exchange_strong_explicit(&cache->segment[at].word,
-		&word, *mine, memory_order_acq_rel,
-		memory_order_relaxed)) /* R6 */
+	if (!atomic_compare_exchange_strong_explicit(&cache->word[at], &word,
+		*mine, memory_order_acq_rel, memory_order_relaxed)) /* R6 */
 		return false;
 	SHM_CRASH_POINT("take_after");
 	return true;
@@ -239,7 +238,7 @@ evict_choose(struct shm_cache *cache)
 /* The index word that names the entry at spot: its way and what it was. */
 static _Atomic uint64_t *
 way_of(const struct shm_cache *cache, const struct shm_cache_spot *spot,
-    const struct shm_cache_entry *entry, uint64_t *index)
+    const struct shm_cache_view *entry, uint64_t *index)
 {
 	struct shm_cache_bucket *bucket =
 	    shm_cache_bucket_of(cache, entry->hash);
@@ -273,12 +272,12 @@ way_replace(_Atomic uint64_t *way, uint64_t index, uint64_t new)
 /* Its value can begin at another distance from its start there. */
 static void
 entry_move(struct shm_cache *cache, const struct shm_cache_spot *spot,
-    const struct shm_cache_entry *entry,
+    const struct shm_cache_view *entry,
     const struct shm_cache_appender *appender)
 {
 	uint64_t to = ((uint64_t)appender->segment << cache->segment_shift) +
 		      appender->used;
-	uint32_t klen = entry->klen, vlen = entry->vlen;
+	uint32_t klen = entry->key_bytes, vlen = entry->value_bytes;
 	uint32_t old = shm_cache_value_start(spot->offset, klen, vlen);
 	uint32_t new = shm_cache_value_start(appender->used, klen, vlen);
 
@@ -291,11 +290,11 @@ entry_move(struct shm_cache *cache, const struct shm_cache_spot *spot,
 /* Copy it to our main segment.  False: no room. */
 static bool
 entry_keep(struct shm_cache *cache, const struct shm_cache_spot *spot,
-    const struct shm_cache_entry *entry, _Atomic uint64_t *way, uint64_t index)
+    const struct shm_cache_view *entry, _Atomic uint64_t *way, uint64_t index)
 {
-	struct shm_cache_appender *appender =
-	    shm_cache_append_room(cache, SHM_CACHE_MAIN,
-		shm_cache_entry_bytes_max(entry->klen, entry->vlen));
+	struct shm_cache_appender *appender = shm_cache_append_room(cache,
+	    SHM_CACHE_MAIN,
+	    shm_cache_entry_bytes_max(entry->key_bytes, entry->value_bytes));
 	uint64_t offset;
 	uint32_t bytes;
 
@@ -303,7 +302,8 @@ entry_keep(struct shm_cache *cache, const struct shm_cache_spot *spot,
 		return false;
 	offset = ((uint64_t)appender->segment << cache->segment_shift) +
 		 appender->used;
-	bytes = shm_cache_entry_bytes(appender->used, entry->klen, entry->vlen);
+	bytes = shm_cache_entry_bytes(
+	    appender->used, entry->key_bytes, entry->value_bytes);
 	entry_move(cache, spot, entry, appender);
 	SHM_CRASH_POINT("keep_before_used");
 	shm_cache_append_advance(cache, appender, bytes);
@@ -323,7 +323,7 @@ entry_keep(struct shm_cache *cache, const struct shm_cache_spot *spot,
 }
 
 static void
-entry_drop(struct shm_cache *cache, const struct shm_cache_entry *entry,
+entry_drop(struct shm_cache *cache, const struct shm_cache_view *entry,
     _Atomic uint64_t *way, uint64_t index, bool is_dead)
 {
 	SHM_CRASH_POINT("drop_before_index");
@@ -350,7 +350,7 @@ evict_step(struct shm_cache *cache, uint64_t now_us)
 	    .offset = cache->evict.at,
 	    .segment_word = cache->evict.word,
 	};
-	struct shm_cache_entry entry;
+	struct shm_cache_view entry;
 	struct shm_cache_lease world;
 	_Atomic uint64_t *way;
 	uint64_t index;
@@ -366,7 +366,8 @@ evict_step(struct shm_cache *cache, uint64_t now_us)
 		cache->evict.at = cache->evict.used;
 		return;
 	}
-	bytes = shm_cache_entry_bytes(spot.offset, entry.klen, entry.vlen);
+	bytes = shm_cache_entry_bytes(
+	    spot.offset, entry.key_bytes, entry.value_bytes);
 	cache->evict.at += bytes;
 	way = way_of(cache, &spot, &entry, &index);
 	if (way == NULL)
@@ -392,8 +393,8 @@ evict_end(struct shm_cache *cache)
 
 	cache->evict.segment = SHM_CACHE_NONE;
 	SHM_CRASH_POINT("evict_before_gen");
-	if (!atomic_compare_exchange_strong_explicit(&cache->segment[at].word,
-		&word, mine, memory_order_acq_rel, memory_order_relaxed))
+	if (!atomic_compare_exchange_strong_explicit(&cache->word[at], &word,
+		mine, memory_order_acq_rel, memory_order_relaxed))
 		return;
 	SHM_CRASH_POINT("evict_after_gen");
 	spare_set(cache, at, mine);

@@ -67,52 +67,67 @@ shm_cache_prefetch_entry(const struct shm_cache *cache, uint64_t hash)
 		__builtin_prefetch(&cache->data[offset / 8]);
 		__builtin_prefetch(&cache->data[offset / 8 + 8]);
 		__builtin_prefetch(
-		    &cache->segment[offset >> cache->segment_shift]);
+		    &cache->word[offset >> cache->segment_shift]);
 	}
 }
 
 /* A NEGATIVE entry answers for a BOOK. */
 static inline bool
-entry_suits(const struct shm_cache_entry *entry, uint32_t cls)
+view_suits(const struct shm_cache_view *view, uint32_t cls)
 {
-	return entry->cls == cls ||
-	       (entry->cls == SHM_CACHE_NEGATIVE && cls == SHM_CACHE_BOOK);
+	return view->cls == cls ||
+	       (view->cls == SHM_CACHE_NEGATIVE && cls == SHM_CACHE_BOOK);
 }
 
-SHM_CACHE_INLINE void
-view_fill(struct shm_cache_view *view, const struct shm_cache_entry *entry,
-    const struct shm_cache_spot *spot)
+/*
+ * Load what is the entry of key, if it is.  The view is filled before anything
+ * is known to be true, so that nothing need be kept until it is: it means
+ * nothing unless this returns true.
+ */
+SHM_CACHE_INLINE bool
+view_load(const struct shm_cache *cache, const struct shm_cache_spot *spot,
+    const struct shm_cache_key *key, struct shm_cache_view *view)
 {
-	view->id = entry->id;
-	view->taken_us = entry->taken_us;
-	view->row_version = entry->row_version;
-	view->modified_s = entry->modified_s;
-	view->head_bytes = entry->head_bytes;
-	view->value_bytes = entry->vlen;
-	view->status = entry->status;
-	view->cls = entry->cls;
+	uint32_t room = (uint32_t)cache->segment_bytes - spot->offset;
+	uint32_t start = SHM_CACHE_ENTRY_BYTES + shm_cache_key_room(key->len);
+
+	if (room < start || SHM_CACHE_RELAXED(spot->words[0]) != key->hash ||
+	    !shm_cache_spot_has_key(spot, key))
+		return false;
+	shm_cache_entry_words(spot, view);
 	view->segment_word = spot->segment_word;
-	view->segment = spot->segment;
-	view->offset = spot->offset;
-	view->value_offset =
-	    shm_cache_value_start(spot->offset, entry->klen, entry->vlen);
+	view->offset = (uint64_t)((char *)spot->words - (char *)cache->data);
+	if (view->key_bytes != key->len ||
+	    view->head_bytes > view->value_bytes || !view_suits(view, key->cls))
+		return false;
+	if (view->value_bytes >= SHM_CACHE_ALIGNED_MIN)
+		start = shm_cache_value_start(
+		    spot->offset, key->len, view->value_bytes);
+	return start + view->value_bytes <= room;
 }
 
-/* It was used: one try, for a lost count is a lost count. */
-static inline void
-index_touch(_Atomic uint64_t *way, uint64_t index)
+/*
+ * It was used: one try, for a lost count is a lost count.  Out of the way, for
+ * what is hot has been used often enough.
+ */
+__attribute__((noinline)) static void
+index_touch(struct shm_cache *cache, uint64_t hash, uint64_t index)
 {
-	if (shm_cache_index_freq(index) < SHM_CACHE_FREQ_MAX)
-		(void)atomic_compare_exchange_strong_explicit(way, &index,
-		    index + SHM_CACHE_FREQ_ONE, memory_order_relaxed,
-		    memory_order_relaxed);
+	struct shm_cache_bucket *bucket = shm_cache_bucket_of(cache, hash);
+
+	for (uint32_t i = 0; i < SHM_CACHE_WAYS; i++) {
+		uint64_t seen = index;
+
+		if (SHM_CACHE_RELAXED(bucket->way[i]) == seen)
+			(void)atomic_compare_exchange_strong_explicit(
+			    &bucket->way[i], &seen, index + SHM_CACHE_FREQ_ONE,
+			    memory_order_relaxed, memory_order_relaxed);
+	}
 }
 
-/* What one round over the bucket came to. */
-enum looked {
-	LOOKED_DONE,
-	LOOKED_MOVED, /* something went away under our eyes */
-};
+/* What looking came to: an enum shm_cache_found, or that something went away
+ * under our eyes.  One number, so that none of it lives in memory. */
+#define LOOKED_MOVED (SHM_CACHE_MISS + 1u)
 
 /*
  * The ways with this tag, a bit each: without branches, for which way it is
@@ -120,12 +135,13 @@ enum looked {
  * that a vector load may do.
  */
 #ifdef SHM_MAP_IS_X86
+#define BUCKET_TAG_SHIFT 14
 SHM_CACHE_INLINE uint32_t
 bucket_match(const struct shm_cache_bucket *bucket, uint32_t tag)
 {
 	const __m128i *ways = (const __m128i *)(const void *)bucket->way;
-	__m128i mask = _mm_set1_epi32(SHM_CACHE_TAG_MASK);
-	__m128i want = _mm_set1_epi32((int)tag);
+	/* Tags are the low bits: shifted up, nothing else is left. */
+	__m128i want = _mm_set1_epi32((int)(tag << BUCKET_TAG_SHIFT));
 	__m128 one = _mm_castsi128_ps(_mm_load_si128(&ways[0]));
 	__m128 two = _mm_castsi128_ps(_mm_load_si128(&ways[1]));
 	__m128 three = _mm_castsi128_ps(_mm_load_si128(&ways[2]));
@@ -135,13 +151,15 @@ bucket_match(const struct shm_cache_bucket *bucket, uint32_t tag)
 	__m128i rest = _mm_castps_si128(
 	    _mm_shuffle_ps(three, three, _MM_SHUFFLE(2, 0, 2, 0)));
 
-	low = _mm_cmpeq_epi32(_mm_and_si128(low, mask), want);
-	rest = _mm_cmpeq_epi32(_mm_and_si128(rest, mask), want);
+	low = _mm_cmpeq_epi32(_mm_slli_epi32(low, BUCKET_TAG_SHIFT), want);
+	rest = _mm_cmpeq_epi32(_mm_slli_epi32(rest, BUCKET_TAG_SHIFT), want);
 	return ((uint32_t)_mm_movemask_ps(_mm_castsi128_ps(low)) |
 		   (uint32_t)_mm_movemask_ps(_mm_castsi128_ps(rest)) << 4) &
 	       ((1u << SHM_CACHE_WAYS) - 1);
 }
 _Static_assert(SHM_CACHE_WAYS == 6, "three vectors of two");
+_Static_assert(
+    SHM_CACHE_TAG_MASK == UINT32_MAX >> BUCKET_TAG_SHIFT, "the tag's bits");
 #else
 SHM_CACHE_INLINE uint32_t
 bucket_match(const struct shm_cache_bucket *bucket, uint32_t tag)
@@ -156,59 +174,62 @@ bucket_match(const struct shm_cache_bucket *bucket, uint32_t tag)
 }
 #endif
 
-/* One way whose tag fits: *found becomes how the answer in it may be served.
- * *view is filled first of all and means nothing when that is MISS: so that
- * nothing need be kept until it is known. */
-SHM_CACHE_INLINE enum looked
-way_look(struct shm_cache *cache, const struct shm_cache_key *key,
-    const struct shm_cache_lease *lease, _Atomic uint64_t *way,
-    struct shm_cache_view *view, enum shm_cache_found *found)
+__attribute__((noinline)) static uint32_t
+view_judge(const struct shm_cache *cache, const struct shm_cache_view *view,
+    const struct shm_cache_lease *lease)
 {
-	uint64_t index = SHM_CACHE_RELAXED(*way);
-	struct shm_cache_entry entry;
-	struct shm_cache_spot spot;
-
-	*found = SHM_CACHE_MISS;
-	shm_map_fence(memory_order_acquire); /* R2 */
-	if (!shm_cache_spot_find(cache, index, &spot))
-		return index == 0 ? LOOKED_DONE : LOOKED_MOVED;
-	if (!shm_cache_entry_load_of(cache, &spot, key, &entry))
-		return shm_cache_spot_held(cache, &spot) ? LOOKED_DONE
-							 : LOOKED_MOVED;
-	view_fill(view, &entry, &spot);
-	if (!shm_cache_spot_held(cache, &spot))
-		return LOOKED_MOVED;
-	if (!entry_suits(&entry, key->cls))
-		return LOOKED_DONE;
-	*found = shm_cache_entry_judge(cache, &entry, lease, lease->taken_us);
-	if (*found != SHM_CACHE_MISS)
-		index_touch(way, index);
-	return LOOKED_DONE;
+	return shm_cache_entry_judge(cache, view, lease, lease->taken_us);
 }
 
-/* Two ways had the tag: see whether the other ones have a newer row. */
-__attribute__((noinline)) static enum looked
-bucket_look_on(struct shm_cache *cache, const struct shm_cache_key *key,
+/* One way whose tag fits.  *view means nothing unless it may be served. */
+SHM_CACHE_INLINE uint32_t
+way_look(struct shm_cache *cache, const struct shm_cache_key *key,
+    const struct shm_cache_lease *lease, const _Atomic uint64_t *way,
+    struct shm_cache_view *view)
+{
+	uint64_t index = SHM_CACHE_RELAXED(*way);
+	uint32_t found = SHM_CACHE_HIT;
+	struct shm_cache_spot spot;
+
+	shm_map_fence(memory_order_acquire); /* R2 */
+	if (!shm_cache_spot_find(cache, index, &spot))
+		return index == 0 ? SHM_CACHE_MISS : LOOKED_MOVED;
+	if (!view_load(cache, &spot, key, view))
+		return shm_cache_spot_held(cache, &spot) ? SHM_CACHE_MISS
+							 : LOOKED_MOVED;
+	if (!shm_cache_spot_held(cache, &spot))
+		return LOOKED_MOVED;
+	if (!shm_cache_entry_is_fresh(view, lease))
+		found = view_judge(cache, view, lease);
+	if (shm_cache_index_freq(index) < SHM_CACHE_FREQ_MAX &&
+	    found != SHM_CACHE_MISS)
+		index_touch(cache, key->hash, index);
+	return found;
+}
+
+/* Several ways have the tag: of those that have the key, the newest row. */
+__attribute__((noinline)) static uint32_t
+ways_look(struct shm_cache *cache, const struct shm_cache_key *key,
     const struct shm_cache_lease *lease, uint32_t ways,
-    struct shm_cache_view *view, enum shm_cache_found *found)
+    struct shm_cache_view *view)
 {
 	struct shm_cache_bucket *bucket = shm_cache_bucket_of(cache, key->hash);
+	uint32_t found = SHM_CACHE_MISS, judged;
 	struct shm_cache_view other;
-	enum shm_cache_found judged;
 
 	for (; ways != 0; ways &= ways - 1) {
-		if (way_look(cache, key, lease,
-			&bucket->way[__builtin_ctz(ways)], &other,
-			&judged) == LOOKED_MOVED)
+		judged = way_look(cache, key, lease,
+		    &bucket->way[(uint32_t)__builtin_ctz(ways)], &other);
+		if (judged == LOOKED_MOVED)
 			return LOOKED_MOVED;
 		if (judged == SHM_CACHE_MISS ||
-		    (*found != SHM_CACHE_MISS &&
+		    (found != SHM_CACHE_MISS &&
 			other.row_version <= view->row_version))
 			continue;
 		*view = other;
-		*found = judged;
+		found = judged;
 	}
-	return LOOKED_DONE;
+	return found;
 }
 
 /*
@@ -216,30 +237,26 @@ bucket_look_on(struct shm_cache *cache, const struct shm_cache_key *key,
  * puts met in the bucket: the newer row is served, so that reads never go
  * backwards.
  */
-SHM_CACHE_INLINE enum looked
+SHM_CACHE_INLINE uint32_t
 bucket_look(struct shm_cache *cache, struct shm_cache_bucket *bucket,
     const struct shm_cache_key *key, const struct shm_cache_lease *lease,
-    struct shm_cache_view *view, enum shm_cache_found *found)
+    struct shm_cache_view *view)
 {
 	uint32_t ways = bucket_match(bucket, shm_cache_tag_of(key->hash));
-	enum looked looked;
 
-	*found = SHM_CACHE_MISS;
 	if (ways == 0)
-		return LOOKED_DONE;
-	looked = way_look(
-	    cache, key, lease, &bucket->way[__builtin_ctz(ways)], view, found);
-	ways &= ways - 1;
-	if (__builtin_expect(ways != 0, 0) && looked == LOOKED_DONE)
-		looked = bucket_look_on(cache, key, lease, ways, view, found);
-	return looked;
+		return SHM_CACHE_MISS;
+	if (__builtin_expect((ways & (ways - 1)) != 0, 0))
+		return ways_look(cache, key, lease, ways, view);
+	return way_look(cache, key, lease,
+	    &bucket->way[(uint32_t)__builtin_ctz(ways)], view);
 }
 
 /* Is a write under way that may change the answer? */
-static bool
+static inline bool
 key_is_open(const struct shm_cache *cache, const struct shm_cache_key *key)
 {
-	if (key->cls != SHM_CACHE_LIST)
+	if (__builtin_expect(key->cls != SHM_CACHE_LIST, 1))
 		return shm_cache_is_open(cache, key->hash); /* R1 */
 	return !cache->policy.lists_relaxed &&
 	       SHM_CACHE_ACQUIRE(cache->head->lists_open) != 0; /* R1 */
@@ -266,13 +283,13 @@ get_again(struct shm_cache *cache, const struct shm_cache_key *key,
     const struct shm_cache_lease *lease, struct shm_cache_view *view)
 {
 	struct shm_cache_bucket *bucket = shm_cache_bucket_of(cache, key->hash);
-	enum shm_cache_found found;
+	uint32_t found;
 
 	for (uint32_t i = 1; i < GET_TRIES; i++) {
 		shm_cache_add(cache, SHM_CACHE_retries, 1);
-		if (bucket_look(cache, bucket, key, lease, view, &found) ==
-		    LOOKED_DONE)
-			return found;
+		found = bucket_look(cache, bucket, key, lease, view);
+		if (found != LOOKED_MOVED)
+			return (enum shm_cache_found)found;
 	}
 	shm_cache_add(cache, SHM_CACHE_retries, 1);
 	return SHM_CACHE_MISS;
@@ -283,33 +300,32 @@ shm_cache_get(struct shm_cache *cache, const struct shm_cache_key *key,
     uint64_t now_us, struct shm_cache_lease *lease, struct shm_cache_view *view)
 {
 	struct shm_cache_bucket *bucket = shm_cache_bucket_of(cache, key->hash);
-	bool is_open = key_is_open(cache, key);
-	enum shm_cache_found found;
+	const _Atomic uint32_t *version = &bucket->version[key->hash >> 62];
+	uint32_t found;
 
-	shm_cache_lease_fill(
-	    cache, &bucket->version[key->hash >> 62], now_us, lease);
-	if (__builtin_expect(is_open, 0))
+	if (__builtin_expect(key_is_open(cache, key), 0)) {
+		shm_cache_lease_fill(cache, version, now_us, lease);
 		return SHM_CACHE_MISS;
-	if (__builtin_expect(bucket_look(cache, bucket, key, lease, view,
-				 &found) == LOOKED_DONE,
-		1))
-		return found;
-	return get_again(cache, key, lease, view);
+	}
+	shm_cache_lease_fill(cache, version, now_us, lease);
+	found = bucket_look(cache, bucket, key, lease, view);
+	if (__builtin_expect(found == LOOKED_MOVED, 0))
+		return get_again(cache, key, lease, view);
+	return (enum shm_cache_found)found;
 }
 
 bool
 shm_cache_copy(struct shm_cache *cache, const struct shm_cache_view *view,
     uint32_t from, uint32_t len, void *out)
 {
-	struct shm_cache_spot spot = {
-	    .segment_word = view->segment_word, .segment = view->segment};
-	uint64_t start;
+	const struct shm_cache_spot spot = {.segment_word = view->segment_word,
+	    .segment = (uint32_t)(view->offset >> cache->segment_shift)};
+	uint64_t start = view->offset + from +
+			 shm_cache_value_start(
+			     view->offset, view->key_bytes, view->value_bytes);
 
-	SHM_ASSERT((uint64_t)from + len <= view->value_bytes);
-	start = (uint64_t)view->offset + view->value_offset + from;
-	SHM_ASSERT(view->segment < cache->segments_count &&
-		   start + len <= cache->segment_bytes);
-	start += (uint64_t)view->segment << cache->segment_shift;
+	SHM_ASSERT((uint64_t)from + len <= view->value_bytes &&
+		   start + len <= cache->data_bytes);
 	shm_map_read(out, cache->data, start, len); /* R0 of shm_map.c */
 	if (shm_cache_spot_held(cache, &spot))
 		return true;

@@ -71,8 +71,7 @@ static void
 stats_segments(const struct shm_cache *cache, struct shm_cache_stats *stats)
 {
 	for (uint32_t i = 0; i < cache->segments_count; i++) {
-		const struct shm_cache_segment *segment = &cache->segment[i];
-		uint64_t word = SHM_CACHE_ACQUIRE(segment->word);
+		uint64_t word = SHM_CACHE_ACQUIRE(cache->word[i]);
 
 		if (shm_cache_word_state(word) == SHM_CACHE_FREE) {
 			stats->segments_free++;
@@ -84,7 +83,7 @@ stats_segments(const struct shm_cache *cache, struct shm_cache_stats *stats)
 			stats->segments_main++;
 		else
 			stats->segments_small++;
-		stats->used_bytes += used_of(cache, segment);
+		stats->used_bytes += used_of(cache, &cache->segment[i]);
 	}
 }
 
@@ -130,7 +129,7 @@ dump_way(const struct shm_cache *cache, uint64_t index, uint64_t now_us,
     struct shm_cache_dumped *dumped)
 {
 	struct shm_cache_spot spot;
-	struct shm_cache_entry entry;
+	struct shm_cache_view entry;
 	struct shm_cache_lease world;
 
 	shm_map_fence(memory_order_acquire); /* R2 */
@@ -138,16 +137,16 @@ dump_way(const struct shm_cache *cache, uint64_t index, uint64_t now_us,
 	    !shm_cache_entry_load(cache, &spot, &entry))
 		return false;
 	shm_map_read(
-	    dumped->key, spot.words, SHM_CACHE_ENTRY_BYTES, entry.klen);
+	    dumped->key, spot.words, SHM_CACHE_ENTRY_BYTES, entry.key_bytes);
 	if (!shm_cache_spot_held(cache, &spot))
 		return false;
 	shm_cache_lease_take(cache, entry.hash, now_us, &world);
-	dumped->key[entry.klen] = '\0';
-	dumped->key_len = entry.klen;
+	dumped->key[entry.key_bytes] = '\0';
+	dumped->key_len = entry.key_bytes;
 	dumped->frequency = shm_cache_index_freq(index);
 	dumped->cls = entry.cls;
 	dumped->status = entry.status;
-	dumped->value_bytes = entry.vlen;
+	dumped->value_bytes = entry.value_bytes;
 	dumped->row_version = entry.row_version;
 	dumped->taken_us = entry.taken_us;
 	dumped->is_served = shm_cache_entry_judge(cache, &entry, &world,
@@ -278,7 +277,7 @@ audit_entries(struct audit *audit, uint32_t at, uint64_t used)
 	const struct shm_cache *cache = audit->cache;
 	uint64_t start = (uint64_t)at << cache->segment_shift;
 	struct shm_cache_spot spot = {.segment = at};
-	struct shm_cache_entry entry;
+	struct shm_cache_view entry;
 
 	while (spot.offset < used) {
 		spot.words = &cache->data[(start + spot.offset) / 8];
@@ -289,8 +288,8 @@ audit_entries(struct audit *audit, uint32_t at, uint64_t used)
 			return;
 		}
 		bit_set(audit->begins, (start + spot.offset) / SHM_CACHE_UNIT);
-		spot.offset +=
-		    shm_cache_entry_bytes(spot.offset, entry.klen, entry.vlen);
+		spot.offset += shm_cache_entry_bytes(
+		    spot.offset, entry.key_bytes, entry.value_bytes);
 	}
 	if (spot.offset != used)
 		breach(audit,
@@ -302,13 +301,12 @@ static void
 audit_segment(struct audit *audit, uint32_t at, bool quiet)
 {
 	const struct shm_cache *cache = audit->cache;
-	const struct shm_cache_segment *segment = &cache->segment[at];
-	uint64_t word = SHM_CACHE_ACQUIRE(segment->word);
-	uint64_t used = SHM_CACHE_ACQUIRE(segment->used);
+	uint64_t word = SHM_CACHE_ACQUIRE(cache->word[at]);
+	uint64_t used = SHM_CACHE_ACQUIRE(cache->segment[at].used);
 	const char *fault = segment_fault(cache, word, used);
 
 	if (fault != NULL) {
-		if (SHM_CACHE_ACQUIRE(segment->word) == word)
+		if (SHM_CACHE_ACQUIRE(cache->word[at]) == word)
 			breach(audit,
 			    "%s: segment %" PRIu32 ", word %016" PRIx64
 			    ", used %" PRIu64,
@@ -318,7 +316,7 @@ audit_segment(struct audit *audit, uint32_t at, bool quiet)
 	if (!quiet)
 		return;
 	audit_owner(audit, at, word);
-	if (SHM_CACHE_RELAXED(segment->birth) >
+	if (SHM_CACHE_RELAXED(cache->segment[at].birth) >
 	    SHM_CACHE_RELAXED(cache->head->next_birth))
 		breach(audit,
 		    "A2: segment %" PRIu32 " will be born in the future", at);
@@ -330,7 +328,7 @@ static const char *
 index_fault(const struct shm_cache *cache, uint64_t bucket, uint64_t index)
 {
 	struct shm_cache_spot spot;
-	struct shm_cache_entry entry;
+	struct shm_cache_view entry;
 
 	shm_map_fence(memory_order_acquire); /* R2 */
 	if (shm_cache_index_offset(index) >= cache->data_bytes)

@@ -6,6 +6,8 @@
  *
  *	head       magic, layout hash, sizes, seed, generations, suspect
  *	slots      struct shm_cache_slot [SHM_CACHE_SLOTS_MAX + 1]
+ *	words      uint64_t [segments_count]: a segment's state and owner; in
+ *		   what the slots leave of their last page
  *	intents    struct shm_cache_intent [SLOTS_MAX][INTENTS_MAX]
  *	open       uint64_t [OPEN_WORDS]: which workers have an intent open
  *	flights    struct shm_cache_place [FLIGHTS]
@@ -70,10 +72,10 @@ struct shm_cache_place {
 	_Atomic uint64_t mark;	  /* tag, kind and until: ENDED_* of a key */
 };
 
+/* What its owner writes with every put.  Away from its word, which every read
+ * loads twice and which changes three times in its life. */
 struct shm_cache_segment {
-	_Alignas(
-	    SHM_CACHE_LINE) _Atomic uint64_t word; /* see shm_cache_put.c */
-	_Atomic uint64_t birth;
+	_Alignas(SHM_CACHE_LINE) _Atomic uint64_t birth;
 	_Atomic uint64_t used; /* bytes that hold whole entries */
 };
 
@@ -228,6 +230,7 @@ struct shm_cache {
 	struct shm_cache_intent *intent; /* [slot * INTENTS_MAX + i] */
 	_Atomic uint64_t *open;
 	struct shm_cache_place *place;
+	_Atomic uint64_t *word; /* of each segment: see shm_cache_put.c */
 	struct shm_cache_segment *segment;
 	struct shm_cache_bucket *bucket;
 	_Atomic uint32_t *ghost;

@@ -91,7 +91,7 @@ appender_seal(struct shm_cache *cache, struct shm_cache_appender *appender)
 	/* Nobody but a sweep changes our word.  Should it have, then the
 	 * segment is not ours any more, and there is nothing to do. */
 	(void)atomic_compare_exchange_strong_explicit(
-	    &cache->segment[appender->segment].word, &word, sealed,
+	    &cache->word[appender->segment], &word, sealed,
 	    memory_order_release, memory_order_relaxed); /* W6 */
 	SHM_CRASH_POINT("seal_after");
 	appender->segment = SHM_CACHE_NONE;
@@ -113,9 +113,9 @@ appender_open(struct shm_cache *cache, struct shm_cache_appender *appender,
 		&cache->head->next_birth, 1, memory_order_relaxed),
 	    memory_order_relaxed);
 	SHM_CRASH_POINT("open_before");
-	if (!atomic_compare_exchange_strong_explicit(&segment->word,
-		&spare.word, opened, memory_order_release,
-		memory_order_relaxed))
+	if (!atomic_compare_exchange_strong_explicit(
+		&cache->word[spare.segment], &spare.word, opened,
+		memory_order_release, memory_order_relaxed))
 		return false;
 	SHM_CRASH_POINT("open_after");
 	spare.word = opened;
@@ -231,7 +231,7 @@ enum held {
 
 static enum held
 way_read(const struct shm_cache *cache, const struct put *put, uint64_t index,
-    struct shm_cache_entry *entry, struct shm_cache_spot *spot)
+    struct shm_cache_view *entry, struct shm_cache_spot *spot)
 {
 	struct shm_cache_lease world;
 
@@ -256,7 +256,7 @@ way_read(const struct shm_cache *cache, const struct put *put, uint64_t index,
 /* May the entry that is there be served as well as, or better than, ours? */
 static bool
 entry_is_newer(const struct shm_cache *cache, const struct put *put,
-    const struct shm_cache_entry *entry)
+    const struct shm_cache_view *entry)
 {
 	if (shm_cache_entry_judge(cache, entry, &put->world, put->now_us) ==
 		SHM_CACHE_MISS ||
@@ -269,7 +269,7 @@ entry_is_newer(const struct shm_cache *cache, const struct put *put,
 
 /* Loaded before something that what is there was loaded after? */
 static bool
-entry_is_outdating(const struct put *put, const struct shm_cache_entry *entry)
+entry_is_outdating(const struct put *put, const struct shm_cache_view *entry)
 {
 	uint32_t cls = put->value->cls;
 
@@ -285,7 +285,7 @@ entry_is_outdating(const struct put *put, const struct shm_cache_entry *entry)
 /* The key's own way, if it has one. */
 static bool
 bucket_find(const struct shm_cache *cache, const struct put *put,
-    struct offer *offer, struct shm_cache_entry *entry)
+    struct offer *offer, struct shm_cache_view *entry)
 {
 	struct shm_cache_spot spot;
 
@@ -314,7 +314,7 @@ bucket_victim(
     const struct shm_cache *cache, const struct put *put, struct offer *offer)
 {
 	uint64_t index[SHM_CACHE_WAYS];
-	struct shm_cache_entry entry;
+	struct shm_cache_view entry;
 	struct shm_cache_spot spot;
 	uint32_t least = 0;
 
@@ -344,7 +344,7 @@ static enum shm_cache_stored
 bucket_offer(
     const struct shm_cache *cache, const struct put *put, struct offer *offer)
 {
-	struct shm_cache_entry entry;
+	struct shm_cache_view entry;
 
 	if (!bucket_find(cache, put, offer, &entry)) {
 		bucket_victim(cache, put, offer);
@@ -366,7 +366,7 @@ static void
 bucket_single(
     const struct shm_cache *cache, const struct put *put, uint32_t mine)
 {
-	struct shm_cache_entry entry;
+	struct shm_cache_view entry;
 	struct shm_cache_spot spot;
 
 	for (uint32_t i = 0; i < SHM_CACHE_WAYS; i++) {
@@ -400,7 +400,7 @@ static void
 bucket_drop_older(const struct shm_cache *cache, const struct put *put,
     enum shm_cache_stored why)
 {
-	struct shm_cache_entry entry;
+	struct shm_cache_view entry;
 	struct shm_cache_spot spot;
 
 	for (uint32_t i = 0; i < SHM_CACHE_WAYS; i++) {

@@ -30,15 +30,14 @@ void
 shm_cache_segment_sweep(struct shm_cache *cache, uint32_t slot)
 {
 	for (uint32_t i = 0; i < cache->segments_count; i++) {
-		struct shm_cache_segment *segment = &cache->segment[i];
-		uint64_t word = SHM_CACHE_ACQUIRE(segment->word); /* R6 */
+		uint64_t word = SHM_CACHE_ACQUIRE(cache->word[i]); /* R6 */
 		uint32_t state = shm_cache_word_state(word);
 
 		if (shm_cache_word_slot(word) != slot ||
 		    (state != SHM_CACHE_ACTIVE && state != SHM_CACHE_EVICT))
 			continue;
 		SHM_CRASH_POINT("sweep_before_seal");
-		(void)atomic_compare_exchange_strong_explicit(&segment->word,
+		(void)atomic_compare_exchange_strong_explicit(&cache->word[i],
 		    &word,
 		    shm_cache_word(shm_cache_word_gen(word), 0, 0,
 			shm_cache_word_queue(word), SHM_CACHE_SEALED),

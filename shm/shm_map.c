@@ -35,6 +35,9 @@
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22 /* Linux 5.14 */
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
 
 #define MAP_HUGE_BYTES (2u << 20)
 
@@ -66,11 +69,26 @@ map_aligned(int fd, uint64_t bytes)
 		munmap(start, (size_t)(at - start));
 	if (at + bytes < start + room)
 		munmap(at + bytes, (size_t)(start + room - (at + bytes)));
-	/* Fewer faults while starting, fewer TLB misses ever after; where huge
-	 * pages are off, nothing. */
-	if (bytes >= MAP_HUGE_BYTES)
-		(void)madvise(at, bytes, MADV_HUGEPAGE);
 	return at;
+}
+
+/*
+ * Make it of huge pages, whatever the machine's setting for them in shared
+ * memory (which is "never" nearly everywhere): a page in each first, for the
+ * kernel collapses only what it finds.  Fewer faults in every process that
+ * maps it, and half of a read's time, which were misses of the TLB.  Where it
+ * cannot be (Linux before 6.1, no memory in one piece) nothing is lost.
+ */
+static void
+map_collapse(int fd, void *start, uint64_t bytes)
+{
+	uint64_t whole = bytes - bytes % MAP_HUGE_BYTES;
+
+	for (uint64_t at = 0; at < whole; at += MAP_HUGE_BYTES)
+		if (fallocate(fd, 0, (off_t)at, 1) == -1)
+			return;
+	if (whole > 0)
+		(void)madvise(start, whole, MADV_COLLAPSE);
 }
 
 void *
@@ -87,6 +105,7 @@ shm_map_new(uint64_t bytes, int *fd)
 	start = map_aligned(made, bytes);
 	if (start == NULL)
 		goto close_fd;
+	map_collapse(made, start, bytes);
 	/* All pages now: what is missing is ENOMEM here, and would be a SIGBUS
 	 * later.  Three times as fast as to write to each by the mapping. */
 	if (fallocate(made, 0, 0, (off_t)bytes) == -1)

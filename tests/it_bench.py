@@ -198,10 +198,13 @@ with t.case("load: --sweep asks for each of them before it measures"):
     t.check(seen["requests"] < len(asked) - 38, f"{seen['requests']} of "
             f"{len(asked)} answers were measured: the sweep was too")
 
-FIGURES = """get_400_1k get_400_1k_floor get_400_1k_ratio get_400_20k
-get_400_20k_floor get_400_20k_ratio miss get_400_500k get_400_500k_floor
-get_400_500k_ratio get_16k get_16k_floor get_16k_ratio get_60k get_60k_floor
-get_60k_ratio put_p50 put_p99 put_p999 put_max mix_1 mix_2 mix_kept
+FIGURES = """get_400_1k get_400_1k_ratio get_400_1k_batch
+get_400_1k_batch_ratio get_400_1k_floor get_400_20k get_400_20k_ratio
+get_400_20k_batch get_400_20k_batch_ratio get_400_20k_floor miss get_400_500k
+get_400_500k_ratio get_400_500k_batch get_400_500k_batch_ratio
+get_400_500k_floor get_16k get_16k_ratio get_16k_batch get_16k_batch_ratio
+get_16k_floor get_60k get_60k_ratio get_60k_batch get_60k_batch_ratio
+get_60k_floor put_p50 put_p99 put_p999 put_max mix_1 mix_2 mix_kept
 mix_floor_kept overhead overhead_outside overhead_entries ratio_1pc_ideal
 ratio_1pc_lru ratio_1pc_1 ratio_1pc_1_of_ideal ratio_1pc_4 ratio_1pc_4_of_ideal
 ratio_10pc_ideal ratio_10pc_lru ratio_10pc_1 ratio_10pc_1_of_ideal ratio_10pc_4

@@ -48,6 +48,7 @@ move(struct shm_cache *cache, char *to)
 	MOVE(intent);
 	MOVE(open);
 	MOVE(place);
+	MOVE(word);
 	MOVE(segment);
 	MOVE(bucket);
 	MOVE(ghost);
@@ -137,6 +138,8 @@ spoil_all(struct shm_cache *cache, uint32_t one_in, enum hostility how)
 	    one_in, how);
 	spoil(cache->place, sizeof(struct shm_cache_place) * SHM_CACHE_FLIGHTS,
 	    one_in, how);
+	spoil(
+	    cache->word, sizeof(uint64_t) * cache->segments_count, one_in, how);
 	spoil(cache->segment,
 	    sizeof(struct shm_cache_segment) * cache->segments_count, one_in,
 	    how);

@@ -174,7 +174,7 @@ a_cache_can_be_adopted_with_all_that_it_holds(void **state)
 
 	(void)state;
 	assert_int_equal(test_store(cache, 1, 3, 400, NOW), SHM_CACHE_STORED);
-	adopted = shm_cache_adopt(fd, shm_cache_layout(cache));
+	adopted = shm_cache_adopt(fd, shm_cache_layout(cache), NULL);
 	assert_non_null(adopted);
 	shm_cache_set_policy(adopted, &cache->policy);
 	shm_cache_enter(adopted, 1);
@@ -226,22 +226,23 @@ what_is_no_such_cache_is_not_adopted(void **state)
 	(void)state;
 	for (size_t i = 0; i < SHM_ARRAY_LEN(table); i++) {
 		errno = 0;
-		assert_null(shm_cache_adopt(table[i].fd, table[i].layout));
+		assert_null(
+		    shm_cache_adopt(table[i].fd, table[i].layout, NULL));
 		assert_int_equal(errno, EPROTO);
 		close(table[i].fd);
 	}
 	/* Counts that lead outside, or are none. */
 	head->segments_count *= 2;
-	assert_null(shm_cache_adopt(shm_cache_fd(cache), layout));
+	assert_null(shm_cache_adopt(shm_cache_fd(cache), layout, NULL));
 	*head = saved;
 	head->buckets_count = UINT64_MAX / 32;
-	assert_null(shm_cache_adopt(shm_cache_fd(cache), layout));
+	assert_null(shm_cache_adopt(shm_cache_fd(cache), layout, NULL));
 	*head = saved;
 	head->segment_bytes = 24576;
-	assert_null(shm_cache_adopt(shm_cache_fd(cache), layout));
+	assert_null(shm_cache_adopt(shm_cache_fd(cache), layout, NULL));
 	*head = saved;
 	head->slots_count = SHM_CACHE_SLOTS_MAX + 1;
-	assert_null(shm_cache_adopt(shm_cache_fd(cache), layout));
+	assert_null(shm_cache_adopt(shm_cache_fd(cache), layout, NULL));
 	*head = saved;
 }
 
@@ -380,6 +381,37 @@ a_hit_tells_everything_about_the_answer(void **state)
 	assert_string_equal(out, "the headand the body");
 }
 
+/* What is written as words is read as fields, by this and by other binaries. */
+static void
+the_fields_of_a_view_are_where_the_words_have_them(void **state)
+{
+	const struct shm_cache_view view = {.word = {
+						0x0123456789abcdef,
+						0x87654321abc54321,
+						0x123456789abc2def,
+						0x1111111122222222,
+						0x3333333344444444,
+						0x5555555566666666,
+						0x77777777fedcb987,
+					    }};
+
+	(void)state;
+	assert_true(view.hash == 0x0123456789abcdef);
+	assert_true(view.version == 0x87654321);
+	assert_true(view.key_bytes == 0xabc);
+	assert_true(view.value_bytes == 0x54321);
+	assert_true(view.taken_us == 0x123456789abc);
+	assert_true(view.cls == 2);
+	assert_true(view.status == 0xdef);
+	assert_true(view.fresh_ms == 0x11111111);
+	assert_true(view.modified_s == 0x22222222);
+	assert_true(view.generation == 0x3333333344444444);
+	assert_true(view.id == 0x5555555566666666);
+	assert_true(view.row_version == 0x77777777);
+	assert_true(view.suspect == 0xfedcb);
+	assert_true(view.head_bytes == 0x987);
+}
+
 static void
 any_part_of_a_value_can_be_copied(void **state)
 {
@@ -421,7 +453,7 @@ a_value_that_went_away_is_not_copied(void **state)
 	assert_int_equal(shm_cache_get(cache, test_book(cache, &test, 1), NOW,
 			     &lease, &view),
 	    SHM_CACHE_HIT);
-	word = &cache->segment[view.segment].word;
+	word = &cache->word[view.offset >> cache->segment_shift];
 	old = atomic_load(word);
 	/* Sealing changes no byte: the copy is good. */
 	atomic_store(word, shm_cache_word(shm_cache_word_gen(old), 0, 0,
@@ -904,28 +936,32 @@ the_audit_finds_every_kind_of_damage(void **state)
 	assert_int_equal(shm_cache_get(cache, test_book(cache, &test, 1), NOW,
 			     &lease, &view),
 	    SHM_CACHE_HIT);
-	segment = &cache->segment[view.segment];
+	segment = &cache->segment[view.offset >> cache->segment_shift];
 	bucket = shm_cache_bucket_of(cache, test.key.hash);
 	while (bucket->way[way] == 0)
 		way++;
-	word = segment->word;
+	word = cache->word[view.offset >> cache->segment_shift];
 	index = bucket->way[way];
 	used = segment->used;
 	entry = &cache->data[shm_cache_index_offset(index) / 8];
 
-	segment->word = word | 7;
+	cache->word[view.offset >> cache->segment_shift] = word | 7;
 	expect_breach("A2: no such state");
-	segment->word = word + 1; /* SEALED, but with an owner */
+	cache->word[view.offset >> cache->segment_shift] =
+	    word + 1; /* SEALED, but with an owner */
 	expect_breach("A2: an owner");
-	segment->word = word & ~(uint64_t)UINT32_MAX; /* FREE */
+	cache->word[view.offset >> cache->segment_shift] =
+	    word & ~(uint64_t)UINT32_MAX; /* FREE */
 	expect_breach("A2: something is in a free segment");
-	segment->word = word + ((uint64_t)cache->slots_count << 4);
+	cache->word[view.offset >> cache->segment_shift] =
+	    word + ((uint64_t)cache->slots_count << 4);
 	expect_breach("A3: the owner is no slot");
-	segment->word = word + (1 << 12);
+	cache->word[view.offset >> cache->segment_shift] = word + (1 << 12);
 	expect_breach("A3: segment");
-	segment->word = word + ((uint64_t)1 << 32);
+	cache->word[view.offset >> cache->segment_shift] =
+	    word + ((uint64_t)1 << 32);
 	expect_breach("A4: names an old generation");
-	segment->word = word;
+	cache->word[view.offset >> cache->segment_shift] = word;
 	segment->used = used + 4;
 	expect_breach("A2: used is impossible");
 	segment->used = used - 16;
@@ -996,6 +1032,7 @@ main(void)
 	    TEST(the_hash_spreads_keys_over_buckets_stripes_and_tags),
 	    TEST(keys_of_every_length_are_told_apart),
 	    TEST(a_hit_tells_everything_about_the_answer),
+	    TEST(the_fields_of_a_view_are_where_the_words_have_them),
 	    TEST(any_part_of_a_value_can_be_copied),
 	    TEST(a_value_that_went_away_is_not_copied),
 	    TEST(an_answer_ages),

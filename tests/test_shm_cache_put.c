@@ -110,7 +110,7 @@ queue_of(uint64_t n)
 	assert_non_null(way);
 	offset = shm_cache_index_offset(*way);
 	return shm_cache_word_queue(
-	    cache->segment[offset >> cache->segment_shift].word);
+	    cache->word[offset >> cache->segment_shift]);
 }
 
 /* ---- what is refused */
@@ -464,7 +464,9 @@ large_values_begin_on_a_cache_line_wherever_they_move(void **state)
 				break;
 			if (view.value_bytes >= SHM_CACHE_ALIGNED_MIN)
 				assert_int_equal(
-				    (view.offset + view.value_offset) %
+				    (view.offset +
+					shm_cache_value_start(view.offset,
+					    view.key_bytes, view.value_bytes)) %
 					SHM_CACHE_LINE,
 				    0);
 			assert_true(test_value_is(cache, &view, old, 1));
@@ -683,14 +685,13 @@ generations_of_segments_wrap_unnoticed(void **state)
 			setup(NULL);
 		}
 		for (uint32_t i = 0; i < cache->segments_count; i++)
-			cache->segment[i].word = (uint64_t)gens[k] << 32;
+			cache->word[i] = (uint64_t)gens[k] << 32;
 		for (uint32_t i = 1; i <= 10; i++) {
 			churn(i * 77777, 2000);
 			test_audit(cache);
 		}
 		for (uint32_t i = 0; i < cache->segments_count; i++) {
-			uint32_t gen =
-			    shm_cache_word_gen(cache->segment[i].word);
+			uint32_t gen = shm_cache_word_gen(cache->word[i]);
 
 			wrapped += k == 0 ? gen > 0xfff : gen < gens[k];
 		}
@@ -740,9 +741,8 @@ without_a_segment_a_put_gives_up_and_drops_the_older_row(void **state)
 	assert_int_equal(test_look(cache, 1, NOW, NULL), SHM_CACHE_HIT);
 	/* All are in the hands of others. */
 	for (uint32_t i = 0; i < cache->segments_count; i++)
-		if (shm_cache_word_state(cache->segment[i].word) ==
-		    SHM_CACHE_FREE)
-			cache->segment[i].word = shm_cache_word(
+		if (shm_cache_word_state(cache->word[i]) == SHM_CACHE_FREE)
+			cache->word[i] = shm_cache_word(
 			    0, 0, 2 + i % 2, SHM_CACHE_SMALL, SHM_CACHE_ACTIVE);
 	assert_int_equal(test_store(cache, 2, 1, 400, NOW), SHM_CACHE_GAVE_UP);
 	assert_int_equal(test_store(cache, 1, 1, 400, NOW), SHM_CACHE_GAVE_UP);
@@ -752,8 +752,8 @@ without_a_segment_a_put_gives_up_and_drops_the_older_row(void **state)
 	assert_null(way_of(1));
 	(void)test_book(cache, &test, 1);
 	for (uint32_t i = 0; i < cache->segments_count; i++)
-		if (shm_cache_word_slot(cache->segment[i].word) >= 2)
-			cache->segment[i].word = 0;
+		if (shm_cache_word_slot(cache->word[i]) >= 2)
+			cache->word[i] = 0;
 }
 
 /* ---- death */
@@ -764,7 +764,7 @@ segments_of(uint32_t slot)
 	uint32_t count = 0;
 
 	for (uint32_t i = 0; i < cache->segments_count; i++) {
-		uint64_t word = cache->segment[i].word;
+		uint64_t word = cache->word[i];
 		uint32_t state = shm_cache_word_state(word);
 
 		count +=
