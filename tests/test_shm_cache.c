@@ -926,7 +926,7 @@ the_audit_finds_every_kind_of_damage(void **state)
 	struct shm_cache_view view;
 	struct shm_cache_bucket *bucket;
 	struct shm_cache_segment *segment;
-	_Atomic uint64_t *entry;
+	_Atomic uint64_t *entry, *owner; /* the segment's word */
 	uint64_t word, index, used;
 	uint32_t way = 0;
 
@@ -940,28 +940,25 @@ the_audit_finds_every_kind_of_damage(void **state)
 	bucket = shm_cache_bucket_of(cache, test.key.hash);
 	while (bucket->way[way] == 0)
 		way++;
-	word = cache->word[view.offset >> cache->segment_shift];
+	owner = &cache->word[view.offset >> cache->segment_shift];
+	word = *owner;
 	index = bucket->way[way];
 	used = segment->used;
 	entry = &cache->data[shm_cache_index_offset(index) / 8];
 
-	cache->word[view.offset >> cache->segment_shift] = word | 7;
+	*owner = word | 7;
 	expect_breach("A2: no such state");
-	cache->word[view.offset >> cache->segment_shift] =
-	    word + 1; /* SEALED, but with an owner */
+	*owner = word + 1; /* SEALED, but with an owner */
 	expect_breach("A2: an owner");
-	cache->word[view.offset >> cache->segment_shift] =
-	    word & ~(uint64_t)UINT32_MAX; /* FREE */
+	*owner = word & ~(uint64_t)UINT32_MAX; /* FREE */
 	expect_breach("A2: something is in a free segment");
-	cache->word[view.offset >> cache->segment_shift] =
-	    word + ((uint64_t)cache->slots_count << 4);
+	*owner = word + ((uint64_t)cache->slots_count << 4);
 	expect_breach("A3: the owner is no slot");
-	cache->word[view.offset >> cache->segment_shift] = word + (1 << 12);
+	*owner = word + (1 << 12);
 	expect_breach("A3: segment");
-	cache->word[view.offset >> cache->segment_shift] =
-	    word + ((uint64_t)1 << 32);
+	*owner = word + ((uint64_t)1 << 32);
 	expect_breach("A4: names an old generation");
-	cache->word[view.offset >> cache->segment_shift] = word;
+	*owner = word;
 	segment->used = used + 4;
 	expect_breach("A2: used is impossible");
 	segment->used = used - 16;
