@@ -43,6 +43,9 @@
 #include "shm/shm_cache_entry.h"
 
 #define GET_TRIES 4
+/* Of an entry: one of the mean size is there when it is copied, which halves
+ * what a read out of many keys waits for. */
+#define PREFETCH_BYTES 512
 
 void
 shm_cache_prefetch_bucket(const struct shm_cache *cache, uint64_t hash)
@@ -64,8 +67,8 @@ shm_cache_prefetch_entry(const struct shm_cache *cache, uint64_t hash)
 		if (shm_cache_index_tag(index) != tag ||
 		    offset >= cache->data_bytes)
 			continue;
-		__builtin_prefetch(&cache->data[offset / 8]);
-		__builtin_prefetch(&cache->data[offset / 8 + 8]);
+		for (uint32_t at = 0; at < PREFETCH_BYTES; at += SHM_CACHE_LINE)
+			__builtin_prefetch(&cache->data[(offset + at) / 8]);
 		__builtin_prefetch(
 		    &cache->word[offset >> cache->segment_shift]);
 	}
