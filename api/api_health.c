@@ -75,7 +75,7 @@ board_io_name(const struct shm_board *board)
 {
 	uint32_t common = SHM_BOARD_IO_NONE;
 
-	for (uint32_t i = 0; i < board->workers_count; i++) {
+	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++) {
 		uint32_t io = shm_board_get(board->worker[i].io);
 
 		if (io == SHM_BOARD_IO_NONE)
@@ -122,6 +122,7 @@ write_verbose(const struct api *api, struct api_buf *buf)
 {
 	const struct shm_board *board = api->board;
 	uint64_t now_us = shm_clock_us();
+	uint32_t workers = 0;
 
 	api_buf_text(buf, "{");
 	write_member_text(buf, "status", readiness_name(board));
@@ -136,10 +137,14 @@ write_verbose(const struct api *api, struct api_buf *buf)
 	api_buf_text(buf, ",");
 	write_member_text(buf, "backend", board_io_name(board));
 	api_buf_text(buf, ",\"workers\":[");
-	for (uint32_t i = 0; i < board->workers_count; i++) {
-		if (i > 0)
+	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++) {
+		const struct shm_board_worker *worker = &board->worker[i];
+
+		if (shm_board_get(worker->pid) == 0)
+			continue;
+		if (workers++ > 0)
 			api_buf_text(buf, ",");
-		write_worker(&board->worker[i], now_us, buf);
+		write_worker(worker, now_us, buf);
 	}
 	api_buf_text(buf, "]}");
 }

@@ -173,12 +173,18 @@ open_pid_file(void)
 static int
 make_memory(struct master_heritage *heritage)
 {
-	heritage->board = shm_board_new(options.workers);
-	if (heritage->board == NULL) {
+	heritage->task = shm_task_new(&heritage->task_fd);
+	if (heritage->task == NULL) {
 		fprintf(
 		    stderr, "booksd: no shared memory: %s\n", strerror(errno));
 		return EX_OSERR;
 	}
+	heritage->board = &heritage->task->half[0];
+	shm_task_half_begin(heritage->board, getpid());
+	shm_board_set(heritage->board->workers_wanted, options.workers);
+	shm_board_set(heritage->board->workers_min, options.workers);
+	shm_board_set(heritage->board->workers_max, options.workers);
+	shm_board_source_set(heritage->board, options.workers_source);
 	if (options.cache_bytes == 0)
 		return EX_OK;
 	heritage->cache = master_cache_new(&options);
@@ -209,7 +215,7 @@ supervise(struct master_listen *listen, const struct master_control *control)
 		    LOG_INT("exit_code", code), LOG_END);
 	}
 	shm_cache_free(&heritage.cache);
-	shm_board_free(&heritage.board);
+	shm_task_free(&heritage.task);
 	return code;
 }
 
@@ -220,7 +226,8 @@ run(bool foreground, int argc, char **argv)
 	static struct master_control control = {.fd = -1};
 	int code;
 
-	if (master_supervise_block_signals() == -1)
+	if (master_supervise_block_signals() == -1 ||
+	    master_daemon_raise_descriptors() == -1)
 		return EX_OSERR;
 	code = master_listen_open(&listen, &options.listen, stderr);
 	if (code != EX_OK)

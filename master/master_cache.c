@@ -32,6 +32,7 @@
 #include "config.h"
 
 #include "master/master_cache.h"
+#include "shm/shm_task.h"
 
 #define LINGER_EXTRA_US 1000000 /* for the way to the server and back */
 
@@ -41,7 +42,8 @@ master_cache_wanted(
 {
 	*wanted = (struct shm_cache_options){
 	    .bytes = options->cache_bytes,
-	    .slots_count = options->workers,
+	    .slots_count = SHM_TASK_SLOTS,
+	    .workers = options->workers,
 	};
 }
 

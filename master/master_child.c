@@ -2,11 +2,10 @@
  * From fork to the worker room's door, or that of ops.
  *
  * THE ORDER MATTERS
- *   1  descriptors' limit, while we may raise it
- *   2  groups, group, user; then it is checked that there is no way back
- *   3  no_new_privs: nothing that is executed gets more than we have
- *   4  the death signal: a change of user clears it, so it comes after 2
- *   5  the parent is looked at: it may have died before 4
+ *   1  groups, group, user; then it is checked that there is no way back
+ *   2  no_new_privs: nothing that is executed gets more than we have
+ *   3  the death signal: a change of user clears it, so it comes after 1
+ *   4  the parent is looked at: it may have died before 3
  *
  * Workers and ops keep the master's signals blocked and read them from a
  * signalfd.
@@ -129,19 +128,6 @@ give_up(int code, const char *what)
 	_exit(code);
 }
 
-/* Room for every client and database connection, as far as it is allowed. */
-static void
-raise_descriptors(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) == -1)
-		give_up(EX_OSERR, "getrlimit");
-	limit.rlim_cur = limit.rlim_max;
-	if (setrlimit(RLIMIT_NOFILE, &limit) == -1)
-		give_up(EX_OSERR, "setrlimit");
-}
-
 static void
 drop_privileges(const struct master_options *options)
 {
@@ -165,7 +151,6 @@ drop_privileges(const struct master_options *options)
 static void
 prepare(const struct master_heritage *heritage)
 {
-	raise_descriptors();
 	if (heritage->options->drops_privileges)
 		drop_privileges(heritage->options);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1)
@@ -184,6 +169,7 @@ fill_options(
 
 	*options = heritage->options->worker;
 	options->board = heritage->board;
+	options->task = heritage->task;
 	options->cache = heritage->cache;
 	options->workers_count = heritage->options->workers;
 	options->version = PACKAGE_VERSION;

@@ -9,13 +9,16 @@
 #include "master/master_control.h"
 #include "master/master_listen.h"
 #include "master/master_options.h"
+#include "shm/shm_task.h"
 
 /* All that crosses the fork. */
 struct master_heritage {
 	const struct master_options *options;
 	const struct master_listen *listen;
 	const struct master_control *control;
-	struct shm_board *board;
+	struct shm_task *task;
+	int task_fd;
+	struct shm_board *board; /* our half of task */
 	struct shm_cache *cache; /* NULL: none */
 	pid_t master;
 };

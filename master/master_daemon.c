@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <sysexits.h>
@@ -63,6 +64,17 @@ wait_for_start(int fd, pid_t child)
 	if (waitpid(child, &status, 0) == child && WIFEXITED(status))
 		_exit(WEXITSTATUS(status));
 	_exit(EX_OSERR);
+}
+
+int
+master_daemon_raise_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == -1)
+		return -1;
+	limit.rlim_cur = limit.rlim_max;
+	return setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 int

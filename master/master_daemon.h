@@ -9,6 +9,10 @@
 /* Make sure that 0, 1 and 2 are open, so that no socket becomes one of them. */
 int master_daemon_open_standard(void) SHM_MUSTCHECK;
 
+/* Room for the descriptors of every client and database connection, and for
+ * the cache's, as far as we are allowed.  Inherited.  -1 with errno. */
+int master_daemon_raise_descriptors(void) SHM_MUSTCHECK;
+
 /*
  * Go on in the background.  Returns in the child, in a session of its own;
  * the parent stays until master_daemon_started() or the child's end and then

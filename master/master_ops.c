@@ -45,6 +45,7 @@ master_ops_options(
 	const struct master_options *settings = heritage->options;
 
 	*options = (struct ops_options){
+	    .task = heritage->task,
 	    .board = heritage->board,
 	    .cache = heritage->cache,
 	    .version = PACKAGE_VERSION,

@@ -147,8 +147,7 @@ check_cache_size(struct master_settings *settings)
 		master_memory_text(least, least_text);
 		master_settings_refuse(settings, MASTER_SETTING_cache_size,
 		    "need at least %s for %u worker%s, or 0 for no cache",
-		    least_text, wanted.slots_count,
-		    wanted.slots_count == 1 ? "" : "s");
+		    least_text, wanted.workers, wanted.workers == 1 ? "" : "s");
 		return;
 	}
 	master_memory_left("", &memory);

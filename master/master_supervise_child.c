@@ -70,7 +70,8 @@ worker_reaped(struct master_supervisor *supervisor, uint32_t i, int status)
 
 	slot->pid = 0;
 	shm_board_worker_reset(board, i);
-	master_cache_reaped(&supervisor->cache, i, shm_clock_us());
+	master_cache_reaped(
+	    &supervisor->cache, shm_task_slot(board, i), shm_clock_us());
 	if (!is_orderly && supervisor->phase <= MASTER_PHASE_DRAINING &&
 	    supervisor->cache.cache != NULL)
 		supervisor->audit.start_us = shm_clock_us();
@@ -204,6 +205,7 @@ start_worker(struct master_supervisor *supervisor, uint32_t i, uint64_t now_us)
 	}
 	slot->pid = pid;
 	slot->started_us = now_us;
+	shm_board_set(block->born_us, now_us);
 	shm_board_set(block->pid, pid);
 }
 

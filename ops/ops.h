@@ -8,8 +8,8 @@
 #ifndef OPS_H
 #define OPS_H
 
-#include "shm/shm_board.h"
 #include "shm/shm_cache.h"
+#include "shm/shm_task.h"
 
 enum ops_log_level {
 	OPS_LOG_ERROR = 0,
@@ -26,7 +26,8 @@ struct ops_log_field {
 #define OPS_LOG_FIELDS_MAX 6
 
 struct ops_options {
-	struct shm_board *board;
+	struct shm_task *task;
+	struct shm_board *board; /* our master's half of it */
 	struct shm_cache *cache; /* NULL: off; entered as SLOT_OTHER.  Its
 				    policy was set before the fork. */
 	const char *version;

@@ -1,44 +1,15 @@
 #include "config.h"
 
-#include <sys/mman.h>
+#include <stdio.h>
 
 #include "shm/shm_board.h"
-
-#define BOARD_MAGIC 0x626f6f6b73626431ULL /* "booksbd1" */
-
-struct shm_board *
-shm_board_new(uint32_t workers_count)
-{
-	struct shm_board *board;
-
-	SHM_ASSERT(workers_count > 0);
-	SHM_ASSERT(workers_count <= SHM_BOARD_WORKERS_MAX);
-	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE,
-	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (board == MAP_FAILED)
-		return NULL;
-	board->magic = BOARD_MAGIC;
-	board->bytes = sizeof(*board);
-	board->workers_count = workers_count;
-	return board;
-}
-
-void
-shm_board_free(struct shm_board **board)
-{
-	if (*board == NULL)
-		return;
-	SHM_ASSERT((*board)->magic == BOARD_MAGIC);
-	munmap(*board, (*board)->bytes);
-	*board = NULL;
-}
 
 void
 shm_board_worker_reset(struct shm_board *board, uint32_t i)
 {
 	struct shm_board_worker *worker;
 
-	SHM_ASSERT(i < board->workers_count);
+	SHM_ASSERT(i < SHM_BOARD_SLOTS);
 	worker = &board->worker[i];
 	shm_board_set(worker->pid, 0);
 	shm_board_set(worker->state, SHM_BOARD_EMPTY);
@@ -47,6 +18,14 @@ shm_board_worker_reset(struct shm_board *board, uint32_t i)
 	shm_board_set(worker->connections, 0);
 	shm_board_set(worker->db_connections, 0);
 	shm_board_set(worker->requests, 0);
+	shm_board_set(worker->heartbeat_us, 0);
+	shm_board_set(worker->busy_us, 0);
+	shm_board_set(worker->cpu_us, 0);
+	shm_board_set(worker->doing, SHM_BOARD_WAITING);
+	shm_board_set(worker->busy_permille, 0);
+	shm_board_set(worker->db_busy, 0);
+	shm_board_set(worker->db_waiting, 0);
+	shm_board_set(worker->requests_open, 0);
 }
 
 void
@@ -54,6 +33,7 @@ shm_board_ops_reset(struct shm_board *board)
 {
 	shm_board_set(board->ops.pid, 0);
 	shm_board_set(board->ops.listening, 0);
+	shm_board_set(board->ops.heartbeat_us, 0);
 }
 
 bool
@@ -65,7 +45,7 @@ shm_board_is_ready(const struct shm_board *board)
 bool
 shm_board_has_db(const struct shm_board *board)
 {
-	for (uint32_t i = 0; i < board->workers_count; i++)
+	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++)
 		if (shm_board_get(board->worker[i].db) == SHM_BOARD_DB_READY)
 			return true;
 	return false;
@@ -95,6 +75,8 @@ shm_board_state_name(uint32_t state)
 		return "starting";
 	case SHM_BOARD_SERVING:
 		return "serving";
+	case SHM_BOARD_RETIRING:
+		return "retiring";
 	case SHM_BOARD_DRAINING:
 		return "draining";
 	}
@@ -115,4 +97,41 @@ shm_board_migrate_name(uint32_t migrate)
 		return "failed";
 	}
 	return "unknown";
+}
+
+const char *
+shm_board_event_name(enum shm_board_event event)
+{
+	static const char *const names[] = {
+#define SHM_BOARD_EVENT(name, help) #name,
+	    SHM_BOARD_EVENTS
+#undef SHM_BOARD_EVENT
+	};
+
+	return names[event];
+}
+
+const char *
+shm_board_event_help(enum shm_board_event event)
+{
+	static const char *const helps[] = {
+#define SHM_BOARD_EVENT(name, help) help,
+	    SHM_BOARD_EVENTS
+#undef SHM_BOARD_EVENT
+	};
+
+	return helps[event];
+}
+
+void
+shm_board_count(struct shm_board *board, enum shm_board_event event)
+{
+	shm_board_set(
+	    board->event[event], shm_board_get(board->event[event]) + 1);
+}
+
+void
+shm_board_source_set(struct shm_board *board, const char *text)
+{
+	snprintf(board->cpu.source, sizeof(board->cpu.source), "%s", text);
 }

@@ -1,21 +1,22 @@
 /*
- * The scoreboard: what the processes of one booksd tell each other.
+ * The scoreboard: what the processes of one master tell each other.
  *
- * LAYOUT: one anonymous shared mapping made by the master before the first
- * fork: a header, then SHM_BOARD_WORKERS_MAX worker blocks of 128 bytes, each
- * on cache lines of its own, and a block for ops.
+ * LAYOUT: a half of the task's mapping (shm_task.h), since during an upgrade
+ * two masters share one: a header, then SHM_BOARD_SLOTS worker blocks of 256
+ * bytes, each on cache lines of its own, and a block for ops.
  *
  * WHO MAY WRITE
  *   header          the master, but for migrate (the migrate child) and
  *                   served (any worker; it only ever becomes true)
- *   worker[i].pid, incarnation, restarts   the master
- *   ops             the master, but for listening (ops)
+ *   worker[i].pid, incarnation, restarts, born_us   the master
+ *   ops             the master, but for listening and heartbeat_us (ops)
  *   the rest of worker[i]                  the worker in slot i alone
  *
  * INVARIANTS
  *   I1  every field is one word and meaningful by itself; no reader combines
- *       two of them and believes the pair.
- *   I2  served and draining never go back to false.
+ *       two of them and believes the pair.  (The texts of the header are an
+ *       exception: readers stop at the last byte and expect any content.)
+ *   I2  served and draining never go back to false while a master lives.
  *
  * MEMORY ORDER: relaxed everywhere.  The words are reports, nothing is
  * published through them.
@@ -31,7 +32,12 @@
 
 #include "shm/shm_base.h"
 
-#define SHM_BOARD_WORKERS_MAX 64 /* more: EX_CONFIG from the settings table */
+/* Of one master: those of two fill the cache's 64. */
+#define SHM_BOARD_SLOTS 32
+/* One slot stays free for the successor of a worker that is replaced.  More:
+ * EX_CONFIG from the settings table. */
+#define SHM_BOARD_WORKERS_MAX (SHM_BOARD_SLOTS - 1)
+#define SHM_BOARD_TEXT	      160
 
 enum shm_board_io {
 	SHM_BOARD_IO_NONE = 0, /* not decided yet */
@@ -55,7 +61,15 @@ enum shm_board_state {
 	SHM_BOARD_EMPTY = 0,
 	SHM_BOARD_STARTING,
 	SHM_BOARD_SERVING,
-	SHM_BOARD_DRAINING,
+	SHM_BOARD_RETIRING, /* finishes what it has; others go on */
+	SHM_BOARD_DRAINING, /* the whole task ends */
+};
+
+/* What a worker's loop is doing, for the watchdog and for people. */
+enum shm_board_doing {
+	SHM_BOARD_WAITING = 0, /* in the kernel, for events */
+	SHM_BOARD_WORKING,     /* between two waits */
+	SHM_BOARD_REQUEST,     /* of that, a request of the route in route */
 };
 
 struct shm_board_worker {
@@ -70,6 +84,20 @@ struct shm_board_worker {
 	_Atomic uint64_t started_us;	   /* shm_clock_us() */
 	_Atomic uint64_t requests;	   /* answered by this incarnation */
 	_Atomic uint64_t log_dropped;	   /* lines that found no room */
+	_Atomic uint64_t born_us;	   /* when the master forked it */
+
+	/* written every turn: a line of its own */
+	_Alignas(128) _Atomic uint64_t heartbeat_us; /* the last turn began;
+				at least four times in each worker_watchdog */
+	_Atomic uint64_t busy_us; /* of this incarnation, between waits */
+	_Atomic uint64_t cpu_us;  /* of this incarnation, user and system; as of
+				     a heartbeat */
+	_Atomic uint32_t doing;	  /* enum shm_board_doing */
+	_Atomic uint32_t route;	  /* enum api_route_id, with REQUEST */
+	_Atomic uint32_t busy_permille; /* over the last second */
+	_Atomic uint32_t db_busy;	/* connections with a statement */
+	_Atomic uint32_t db_waiting;	/* requests without a connection */
+	_Atomic uint32_t requests_open; /* begun and not yet answered */
 };
 
 /* The process beside the workers; all 0 when there is none. */
@@ -79,28 +107,57 @@ struct shm_board_ops {
 	_Atomic uint32_t restarts;	   /* after deaths */
 	_Atomic uint32_t listening;  /* it hears the database's notifications */
 	_Atomic uint64_t started_us; /* shm_clock_us() */
+	_Atomic uint64_t heartbeat_us; /* of its loop */
+};
+
+/* Why processes ended or began, counted over the task's life by each half. */
+#define SHM_BOARD_EVENTS                                                       \
+	SHM_BOARD_EVENT(worker_exit, "workers that ended by themselves")       \
+	SHM_BOARD_EVENT(worker_signal, "workers that a signal ended")          \
+	SHM_BOARD_EVENT(worker_watchdog, "workers that were stuck and killed") \
+	SHM_BOARD_EVENT(worker_retired, "workers that were retired in order")  \
+	SHM_BOARD_EVENT(ops_death, "deaths of the operations process")         \
+	SHM_BOARD_EVENT(reload, "reloads of the settings that succeeded")      \
+	SHM_BOARD_EVENT(reload_failed, "reloads that were refused")            \
+	SHM_BOARD_EVENT(upgrade, "upgrades of the program that succeeded")     \
+	SHM_BOARD_EVENT(upgrade_failed, "upgrades that were rolled back")      \
+	SHM_BOARD_EVENT(resize, "changes of the number of workers")
+
+enum shm_board_event {
+#define SHM_BOARD_EVENT(name, help) SHM_BOARD_EVENT_##name,
+	SHM_BOARD_EVENTS
+#undef SHM_BOARD_EVENT
+	    SHM_BOARD_EVENTS_COUNT
+};
+
+/* The CPUs that the task may use, as the master found them. */
+struct shm_board_cpu {
+	_Atomic uint32_t millicpus;    /* the limit; 0: none was found */
+	_Atomic uint64_t throttled_us; /* cpu.stat, since the group began */
+	_Atomic uint64_t throttled_periods; /* likewise */
+	_Atomic uint64_t periods;	    /* likewise */
+	char source[SHM_BOARD_TEXT]; /* what decided the number of workers */
 };
 
 struct shm_board {
-	uint64_t magic;
-	uint32_t bytes; /* of the whole mapping */
-	uint32_t workers_count;
-	_Atomic uint32_t migrate;  /* enum shm_board_migrate */
-	_Atomic uint32_t served;   /* a worker could serve once: ready */
-	_Atomic uint32_t draining; /* TERM was seen: not ready any more */
-	struct shm_board_worker worker[SHM_BOARD_WORKERS_MAX];
+	uint32_t half;		/* which one we are: 0 or 1 */
+	_Atomic int32_t master; /* its pid; 0: this half is not in use */
+	_Atomic uint64_t master_started_us;
+	_Atomic uint32_t workers_wanted;
+	_Atomic uint32_t workers_min; /* equal to max: a fixed number */
+	_Atomic uint32_t workers_max;
+	_Atomic uint32_t generation; /* of the settings: counts reloads */
+	_Atomic uint32_t migrate;    /* enum shm_board_migrate */
+	_Atomic uint32_t served;     /* a worker could serve once: ready */
+	_Atomic uint32_t draining;   /* TERM was seen: not ready any more */
+	_Atomic uint64_t event[SHM_BOARD_EVENTS_COUNT];
+	struct shm_board_cpu cpu;
+	struct shm_board_worker worker[SHM_BOARD_SLOTS];
 	struct shm_board_ops ops;
 };
 
-_Static_assert(sizeof(struct shm_board_worker) == 128, "two cache lines");
+_Static_assert(sizeof(struct shm_board_worker) == 256, "whole cache lines");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "words must be lock-free");
-
-/*
- * Map a zeroed board.  Master, before the first fork; tests.  NULL with errno
- * when there is no memory.  The caller owns it: shm_board_free().
- */
-struct shm_board *shm_board_new(uint32_t workers_count) SHM_MUSTCHECK;
-void shm_board_free(struct shm_board **board); /* takes; NULL is fine */
 
 /* Forget the reports of slot i's dead process.  Master, after waitpid(2). */
 void shm_board_worker_reset(struct shm_board *board, uint32_t i);
@@ -122,6 +179,13 @@ bool shm_board_has_db(const struct shm_board *board);
 const char *shm_board_io_name(uint32_t io);
 const char *shm_board_state_name(uint32_t state);
 const char *shm_board_migrate_name(uint32_t migrate);
+const char *shm_board_event_name(enum shm_board_event event);
+const char *shm_board_event_help(enum shm_board_event event);
+
+/* The master counts. */
+void shm_board_count(struct shm_board *board, enum shm_board_event event);
+/* The header's text for people, always ended. */
+void shm_board_source_set(struct shm_board *board, const char *text);
 
 /* Relaxed access, the only order this file needs. */
 #define shm_board_get(word) atomic_load_explicit(&(word), memory_order_relaxed)

@@ -6,6 +6,7 @@
 #ifndef TESTS_API_CALL_TEST_H
 #define TESTS_API_CALL_TEST_H
 
+#include "shm/shm_task.h"
 #include "api/api_call.h"
 #include "tests/api_test.h"
 
@@ -38,7 +39,7 @@ static inline int
 setup(void **state)
 {
 	(void)state;
-	board = shm_board_new(2);
+	board = shm_task_board_new();
 	api.board = board;
 	return board != NULL ? 0 : -1;
 }
@@ -46,10 +47,13 @@ setup(void **state)
 static inline int
 teardown(void **state)
 {
+	struct shm_task *task;
+
 	(void)state;
 	api_call_end(&call);
 	api_buf_fini(&buf);
-	shm_board_free(&board);
+	task = shm_task_of(board);
+	shm_task_free(&task);
 	return 0;
 }
 

@@ -77,8 +77,8 @@ verbose_readiness_tells_what_the_scoreboard_knows(void **state)
 	assert_string_equal(
 	    json_string_value(json_object_get(document, "backend")), "epoll");
 	assert_int_equal(
-	    json_array_size(json_object_get(document, "workers")), 2);
-	worker = json_array_get(json_object_get(document, "workers"), 1);
+	    json_array_size(json_object_get(document, "workers")), 1);
+	worker = json_array_get(json_object_get(document, "workers"), 0);
 	assert_int_equal(
 	    json_integer_value(json_object_get(worker, "pid")), 4711);
 	assert_string_equal(

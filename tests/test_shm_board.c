@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "shm/shm_board.h"
+#include "shm/shm_task.h"
 
 static struct shm_board *board;
 
@@ -21,7 +21,7 @@ static int
 setup(void **state)
 {
 	(void)state;
-	board = shm_board_new(3);
+	board = shm_task_board_new();
 	return board != NULL ? 0 : -1;
 }
 
@@ -29,18 +29,19 @@ static int
 teardown(void **state)
 {
 	(void)state;
-	shm_board_free(&board);
-	return board == NULL ? 0 : -1;
+	struct shm_task *task = shm_task_of(board);
+
+	shm_task_free(&task);
+	return task == NULL ? 0 : -1;
 }
 
 static void
 a_new_board_is_empty_and_not_ready(void **state)
 {
 	(void)state;
-	assert_int_equal(board->workers_count, 3);
 	assert_false(shm_board_is_ready(board));
 	assert_false(shm_board_has_db(board));
-	for (uint32_t i = 0; i < board->workers_count; i++) {
+	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++) {
 		assert_int_equal(shm_board_get(board->worker[i].pid), 0);
 		assert_int_equal(
 		    shm_board_get(board->worker[i].state), SHM_BOARD_EMPTY);
@@ -51,7 +52,7 @@ static void
 blocks_of_workers_share_no_cache_line(void **state)
 {
 	(void)state;
-	for (uint32_t i = 0; i < board->workers_count; i++)
+	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++)
 		assert_int_equal((uintptr_t)&board->worker[i] % 128, 0);
 }
 
@@ -73,7 +74,7 @@ static void
 one_worker_with_a_connection_is_enough_to_have_the_database(void **state)
 {
 	(void)state;
-	for (uint32_t i = 0; i < board->workers_count; i++) {
+	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++) {
 		shm_board_set(board->worker[i].db, SHM_BOARD_DB_READY);
 		assert_true(shm_board_has_db(board));
 		shm_board_set(board->worker[i].db, SHM_BOARD_DB_AWAY);
@@ -153,12 +154,12 @@ every_state_has_a_name_and_strange_numbers_are_unknown(void **state)
 }
 
 static void
-freeing_no_board_is_fine(void **state)
+freeing_no_task_is_fine(void **state)
 {
-	struct shm_board *none = NULL;
+	struct shm_task *none = NULL;
 
 	(void)state;
-	shm_board_free(&none);
+	shm_task_free(&none);
 	assert_null(none);
 }
 
@@ -177,7 +178,7 @@ main(void)
 		a_reset_forgets_the_reports_and_keeps_the_count_of_restarts),
 	    BOARD_TEST(a_child_writes_what_its_parent_reads),
 	    BOARD_TEST(every_state_has_a_name_and_strange_numbers_are_unknown),
-	    cmocka_unit_test(freeing_no_board_is_fine),
+	    cmocka_unit_test(freeing_no_task_is_fine),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

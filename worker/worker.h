@@ -4,8 +4,8 @@
 #ifndef WORKER_H
 #define WORKER_H
 
-#include "shm/shm_board.h"
 #include "shm/shm_cache.h"
+#include "shm/shm_task.h"
 #include "worker/io.h"
 #include "worker/worker_log.h"
 
@@ -20,9 +20,10 @@ enum worker_cache_lists {
 
 struct worker_options {
 	/* from the master */
-	struct shm_board *board;
+	struct shm_task *task;
+	struct shm_board *board; /* our master's half of it */
 	struct shm_cache *cache; /* NULL: cache_size = 0 */
-	uint32_t slot;		 /* in the board and in the cache */
+	uint32_t slot; /* in the board; shm_task_slot(): in the cache */
 	uint32_t workers_count;
 	uint32_t listeners_count;
 	int listener_fd[WORKER_LISTENERS_MAX]; /* O_NONBLOCK, shared */

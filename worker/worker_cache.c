@@ -441,7 +441,8 @@ worker_cache_open(struct worker_loop *loop)
 	loop->cache = options->cache;
 	if (loop->cache == NULL)
 		return;
-	shm_cache_enter(loop->cache, options->slot);
+	shm_cache_enter(
+	    loop->cache, shm_task_slot(options->board, options->slot));
 	shm_cache_set_policy(loop->cache, &policy);
 	loop->random = 0x9e3779b97f4a7c15ull * (options->slot + 1);
 }

@@ -15,7 +15,7 @@ worker_main(const struct worker_options *options)
 {
 	int code;
 
-	SHM_ASSERT(options->slot < options->board->workers_count);
+	SHM_ASSERT(options->slot < SHM_BOARD_SLOTS);
 	SHM_ASSERT(options->listeners_count <= WORKER_LISTENERS_MAX);
 	SHM_ASSERT(options->database_connections >= 2);
 	/* A reader of the log or a client that went away is an errno here, and
