@@ -202,6 +202,7 @@ supervise(struct master_listen *listen, const struct master_control *control)
 	    .options = &options,
 	    .listen = listen,
 	    .control = control,
+	    .command_fd = -1,
 	    .master = getpid(),
 	};
 	int code = make_memory(&heritage);

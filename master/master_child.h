@@ -20,6 +20,7 @@ struct master_heritage {
 	int task_fd;
 	struct shm_board *board; /* our half of task */
 	struct shm_cache *cache; /* NULL: none */
+	int command_fd;		 /* the end of ops, -1: none */
 	pid_t master;
 };
 

@@ -54,6 +54,7 @@ master_ops_options(
 		settings->worker.database_connect_timeout_ms,
 	    .heartbeat_ms = settings->cache_heartbeat_ms,
 	    .control_fd = heritage->control->fd,
+	    .command_fd = heritage->command_fd,
 	    .log = log_for_ops,
 	    .log_flush = worker_log_flush,
 	    .log_reopen = worker_log_reopen,

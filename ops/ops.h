@@ -35,6 +35,7 @@ struct ops_options {
 	uint32_t database_connect_timeout_ms;
 	uint32_t heartbeat_ms; /* of the notification session */
 	int control_fd;	       /* listening unix socket, or -1 */
+	int command_fd;	       /* to the master (shm_command.h), or -1 */
 
 	/* Where events go: the rooms worker and ops do not know each other,
 	 * so the master lends its log.  flush returns the microseconds until
