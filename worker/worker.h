@@ -56,6 +56,8 @@ struct worker_options {
 	enum worker_cache_lists cache_lists;
 	bool cache_header;	   /* say X-Cache */
 	const char *cache_control; /* Cache-Control's value; "": none */
+	uint32_t watchdog_ms; /* heartbeats are four times as frequent; 0: off,
+				 one a second */
 };
 
 /*

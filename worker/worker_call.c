@@ -153,12 +153,15 @@ worker_call_begin(struct worker_conn *conn, const struct worker_http_head *head)
 	if (call == NULL)
 		return NULL;
 	call->conn = conn;
+	if (conn->head_started) /* it began in an earlier turn */
+		call->started_us = conn->head_us;
 	call->body.bytes_max = loop->limits.body_bytes_max + 1;
 	if (worker_log_access_enabled())
 		worker_call_log_begin(call, head);
 	request_fields(head, &request, joined[0], joined[1]);
 	call->verdict = api_begin(
 	    &call->api, &loop->api, &request, &call->text, &call->reply);
+	worker_stats_request_begin(call);
 	return call;
 }
 
@@ -311,6 +314,7 @@ call_row(struct worker_db_query *query, const struct api_row *row)
 
 	if (call->conn == NULL && !call->cache.is_load)
 		return true;
+	worker_stats_request_goes_on(call);
 	if (query->is_stream)
 		return stream_row(call, row);
 	api_row(&call->api, row, &call->text);
@@ -340,6 +344,7 @@ call_done(struct worker_db_query *query, enum api_db_outcome outcome,
 
 	call->query_open = false;
 	call->db_us += query->db_us;
+	worker_stats_request_goes_on(call);
 	if (conn == NULL && !call->cache.is_load) {
 		worker_cache_write_end(call, outcome);
 		call_release(call);

@@ -90,10 +90,10 @@ void worker_call_leave(struct worker_call **call);
 
 void worker_call_free_all(struct worker_loop *loop);
 
-/* ---- worker_call_log.c: the access line */
+/* ---- worker_call_log.c: the access line, and that the request counts */
 void worker_call_log_begin(
     struct worker_call *call, const struct worker_http_head *head);
-/* When the answer's size is known. */
+/* The answer's size is known: once for each request that a client sent. */
 void
 worker_call_log(struct worker_call *call, uint16_t status, uint64_t body_bytes);
 /* A field's value; data NULL: absent. */

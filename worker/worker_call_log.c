@@ -1,9 +1,9 @@
 /*
- * The access line of a call.
+ * The access line of a call, and its place in the statistics.
  *
  * Its strings point into the request head; a call that has to wait copies them
- * first, because the head is gone by then.  Nothing here is done when no access
- * log is written.
+ * first, because the head is gone by then.  Nothing of that is done when no
+ * access log is written.
  */
 #include "config.h"
 
@@ -113,15 +113,19 @@ worker_call_keep_log(struct worker_call *call)
 void
 worker_call_log(struct worker_call *call, uint16_t status, uint64_t body_bytes)
 {
+	uint64_t duration_us;
+
 	if (call->logged)
 		return;
 	call->logged = true;
+	duration_us = shm_clock_us() - call->started_us;
+	worker_stats_request(call, status, duration_us);
 	if (!worker_log_access_enabled())
 		return;
 	call->access.status = status;
 	call->access.bytes = body_bytes;
 	call->access.db_us = call->db_us;
-	call->access.duration_us = shm_clock_us() - call->started_us;
+	call->access.duration_us = duration_us;
 	call->access.route = api_call_route(&call->api);
 	call->access.cache = worker_source_name(call->cache.source);
 	worker_log_request(&call->access);

@@ -147,8 +147,9 @@ conn_request(struct worker_conn *conn, const struct worker_http_head *head)
 	conn->minor = head->minor;
 	conn->keep_alive = head->keep_alive;
 	conn->is_head = head->method == API_HEAD;
-	conn->head_started = false;
+	conn->method = (uint8_t)head->method;
 	conn->call = worker_call_begin(conn, head);
+	conn->head_started = false;
 	if (conn->call == NULL) {
 		conn_refuse(conn, 503, "The server is out of memory.");
 		return;
@@ -193,6 +194,7 @@ conn_read_head(struct worker_conn *conn, struct api_slice bytes, bool *more)
 		*more = true;
 		if (!conn->head_started) {
 			conn->head_started = true;
+			conn->head_us = loop->now_us;
 			conn_deadline(conn, loop->options->header_timeout_ms);
 		}
 		return 0;
@@ -200,6 +202,8 @@ conn_read_head(struct worker_conn *conn, struct api_slice bytes, bool *more)
 		conn->minor = 1;
 		conn->is_head =
 		    head->method_text.len > 0 && head->method == API_HEAD;
+		conn->method = head->method_text.len > 0 ? (uint8_t)head->method
+							 : API_METHOD_OTHER;
 		conn_refuse(conn, head->status, head->detail);
 		return bytes.len;
 	}
@@ -472,6 +476,12 @@ worker_conn_closed(struct worker_conn *conn)
 	worker_loop_conn_closed(conn->loop, conn->slot);
 }
 
+static void
+conn_count_timeout(const struct worker_conn *conn)
+{
+	shm_stats_count(conn->loop->stats.shm, SHM_STATS_timeouts, 1);
+}
+
 void
 worker_conn_timeout(struct worker_conn *conn)
 {
@@ -479,28 +489,35 @@ worker_conn_timeout(struct worker_conn *conn)
 		return;
 	switch ((enum worker_conn_state)conn->state) {
 	case WORKER_CONN_READING:
+		conn_count_timeout(conn);
 		if (conn->sending || !conn->head_started) {
 			conn_drop(conn);
 			return;
 		}
 		conn->is_head = false; /* its method is not known */
+		conn->method = API_METHOD_OTHER;
 		conn_refuse(conn, 408, "The request head took too long.");
 		worker_conn_continue(conn);
 		return;
 	case WORKER_CONN_BODY:
+		conn_count_timeout(conn);
 		conn_refuse(conn, 408, "The request body took too long.");
 		worker_conn_continue(conn);
 		return;
 	case WORKER_CONN_STREAMING:
 		/* The client waits for rows; few and slow ones go out now. */
 		if (conn->sending || conn->out.len == 0) {
+			conn_count_timeout(conn);
 			conn_drop(conn);
 			return;
 		}
 		conn_flush(conn);
 		return;
 	case WORKER_CONN_LAST:
-	case WORKER_CONN_LINGERING:
+		conn_count_timeout(conn);
+		conn_drop(conn);
+		return;
+	case WORKER_CONN_LINGERING: /* it had its answer */
 		conn_drop(conn);
 		return;
 	case WORKER_CONN_WAITING:

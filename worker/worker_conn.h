@@ -35,6 +35,7 @@ struct worker_conn {
 	uint8_t state;	 /* enum worker_conn_state */
 	uint8_t minor;	 /* of the present request's version */
 	uint8_t framing; /* enum worker_http_framing of its body */
+	uint8_t method;	 /* enum api_method */
 	bool keep_alive; /* what the present request allows */
 	bool is_head;
 	bool sending;	   /* flight is under way */
@@ -50,6 +51,7 @@ struct worker_conn {
 	size_t flight_sent;
 	size_t chunk_at; /* where the open chunk begins in out */
 	bool chunk_open;
+	uint64_t head_us;    /* when the first part of a head came */
 	uint64_t body_left;  /* with WORKER_HTTP_LENGTH */
 	uint64_t body_bytes; /* read so far */
 	struct worker_chunked chunked;

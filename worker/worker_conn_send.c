@@ -263,12 +263,14 @@ conn_refuse(struct worker_conn *conn, uint16_t status, const char *detail)
 	    conn->call != NULL && api_call_wants_problem(&conn->call->api),
 	    &text, &reply);
 	conn->keep_alive = false;
-	if (conn->call == NULL)
+	if (conn->call == NULL) {
+		worker_stats_refused(conn, status);
 		worker_log_request(&(struct worker_log_access){.status = status,
 		    .minor = 1,
 		    .bytes = reply.body.len,
 		    .route = "none",
 		    .remote = worker_log_text(conn->remote)});
+	}
 	worker_conn_answer(conn, &reply);
 	api_buf_fini(&text);
 }

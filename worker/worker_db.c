@@ -84,7 +84,9 @@ db_place(struct worker_db *db, struct db_list *list)
 
 		/* Never sent, so it may wait again, whatever it is; its time
 		 * goes on. */
-		if (!db_pipe_send(link, query))
+		if (db_pipe_send(link, query))
+			db_query_waited(db, query);
+		else
 			db_list_push(list, query);
 	}
 }
@@ -108,8 +110,10 @@ db_place_streams(struct worker_db *db)
 	struct worker_db_link *link;
 
 	while (db->streams.first != NULL &&
-	       (link = db_choose_for_stream(db)) != NULL)
+	       (link = db_choose_for_stream(db)) != NULL) {
+		db_query_waited(db, db->streams.first);
 		db_stream_place(link, db_list_pop(&db->streams));
+	}
 }
 
 /* ---- what is due */
@@ -155,9 +159,12 @@ db_expire(struct worker_db *db, struct db_list *list)
 	uint64_t acquire_us = db->options.acquire_timeout_ms * 1000ull;
 
 	while (list->first != NULL &&
-	       list->first->queued_us + acquire_us <= db->now_us)
+	       list->first->queued_us + acquire_us <= db->now_us) {
+		db_query_waited(db, list->first);
+		shm_stats_count(db->stats, SHM_STATS_database_timeouts, 1);
 		db_query_end(db, db_list_pop(list),
 		    db->up_count > 0 ? API_DB_BUSY : API_DB_UNAVAILABLE, "");
+	}
 	if (list->first != NULL)
 		db_wake_at(db, list->first->queued_us + acquire_us);
 }
@@ -204,6 +211,7 @@ db_run_timers(struct worker_db *db)
 struct worker_db *
 worker_db_new(const struct worker_db_options *options, char **why)
 {
+	static struct shm_stats nobody;
 	struct worker_db *db = calloc(1, sizeof(*db));
 	uint32_t count = options->connections;
 
@@ -221,6 +229,8 @@ worker_db_new(const struct worker_db_options *options, char **why)
 		return NULL;
 	}
 	db->options.conninfo = NULL; /* borrowed */
+	db->stats = options->stats != NULL ? options->stats : &nobody;
+	db->is_touched = true;
 	snprintf(db->statement_timeout, sizeof(db->statement_timeout), "%u",
 	    options->statement_timeout_ms);
 	db->answer_us =
@@ -288,6 +298,8 @@ worker_db_submit(struct worker_db *db, struct worker_db_query *query)
 	db->now_us = shm_clock_us();
 	query->submitted_us = query->queued_us = db->now_us;
 	query->sent_us = 0;
+	query->flush = db->flushes;
+	db->is_touched = true;
 	query->link = NULL;
 	query->tries = 0;
 	query->rows = 0;
@@ -316,6 +328,7 @@ worker_db_cancel(struct worker_db *db, struct worker_db_query *query)
 	case DB_QUERY_IDLE:
 		return;
 	case DB_QUERY_WAITING:
+		db_query_waited(db, query);
 		db_list_remove(db_query_list(db, query), query);
 		db_query_end(db, query, API_DB_UNAVAILABLE, "");
 		break;
@@ -348,6 +361,7 @@ worker_db_ready(struct worker_db *db, uint32_t n, uint32_t events)
 
 	SHM_ASSERT(n <= db->options.connections);
 	db->now_us = shm_clock_us();
+	db->is_touched = true;
 	if (n == db->options.connections) {
 		if (db->resolve != NULL)
 			db_link_resolved(db);
@@ -392,6 +406,8 @@ worker_db_flush(struct worker_db *db)
 	db_place_streams(db);
 	db_place(db, &db->fresh);
 	db_place(db, &db->waiting);
+	db->flushes++;
+	db->is_touched = true;
 	while (db->dirty_count > 0)
 		db_pipe_flush(db->dirty[--db->dirty_count]);
 	if (db->ended.first != NULL)
@@ -413,11 +429,27 @@ worker_db_tick(struct worker_db *db, uint64_t now_us)
 	db->now_us = now_us;
 	db_run_cut(db);
 	db_run_streams(db);
-	if (now_us >= db->wake_us)
+	if (now_us >= db->wake_us) {
 		db_run_timers(db);
+		db->is_touched = true;
+	}
 	if (db->ended.first != NULL)
 		db_run_ended(db);
 	return worker_db_wait(db, now_us);
+}
+
+bool
+worker_db_load(struct worker_db *db, uint32_t *busy, uint32_t *waiting)
+{
+	if (!db->is_touched)
+		return false;
+	db->is_touched = false;
+	*busy = 0;
+	for (uint32_t i = 0; i < db->options.connections; i++)
+		*busy +=
+		    db->links[i].queries > 0 || db->links[i].stream != NULL;
+	*waiting = db->waiting.count + db->fresh.count + db->streams.count;
+	return true;
 }
 
 bool

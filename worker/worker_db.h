@@ -15,6 +15,7 @@
 #define WORKER_DB_H
 
 #include "api/api.h"
+#include "shm/shm_stats.h"
 #include "worker/worker_log.h"
 
 struct worker_db;
@@ -27,7 +28,8 @@ struct worker_db_options {
 	uint32_t acquire_timeout_ms; /* waiting for a place: API_DB_BUSY */
 	uint32_t statement_timeout_ms;
 	uint32_t connect_timeout_ms;
-	uint32_t queries_max; /* waiting: more end as API_DB_BUSY at once */
+	uint32_t queries_max;	 /* waiting: more end as API_DB_BUSY at once */
+	struct shm_stats *stats; /* where to count; NULL: nowhere */
 	/* Readiness of descriptor number n (0 <= n < worker_db_pollers()):
 	 * the owner watches fd for events (POLLIN, POLLOUT), 0 stops.  When
 	 * the server has hung up, fd is closed already when watching stops;
@@ -56,7 +58,8 @@ struct worker_db_query {
 	/* private; all zero before the first submit */
 	uint64_t submitted_us;
 	uint64_t queued_us; /* again after a loss */
-	uint64_t sent_us;
+	uint64_t sent_us;   /* 0: not on the way */
+	uint64_t flush;	    /* placed then, it did not wait */
 	struct worker_db_query *next;
 	struct worker_db_link *link; /* that has it */
 	uint8_t state;
@@ -109,6 +112,10 @@ uint64_t worker_db_tick(struct worker_db *db, uint64_t now_us);
 /* The same without doing anything: asked after the last flush of a turn, which
  * may have set timers or ended queries. */
 uint64_t worker_db_wait(const struct worker_db *db, uint64_t now_us);
+
+/* Connections with a statement, and queries that have none.  False: as before,
+ * nothing is stored. */
+bool worker_db_load(struct worker_db *db, uint32_t *busy, uint32_t *waiting);
 
 bool worker_db_is_available(const struct worker_db *db);
 

@@ -46,6 +46,20 @@ state_is_connecting(enum db_link_state state)
 	return state >= DB_LINK_RESOLVING && state <= DB_LINK_SETUP;
 }
 
+/* opened less lost is how many are usable. */
+static void
+link_count(const struct worker_db_link *link, enum db_link_state from,
+    enum db_link_state to)
+{
+	struct worker_db *db = link->db;
+
+	db->is_touched = true;
+	if (state_is_up(to) && !state_is_up(from))
+		shm_stats_count(db->stats, SHM_STATS_database_opened, 1);
+	else if (state_is_up(from) && !state_is_up(to) && !db->is_closing)
+		shm_stats_count(db->stats, SHM_STATS_database_lost, 1);
+}
+
 /* The only place where a state changes. */
 void
 db_link_move(
@@ -60,6 +74,7 @@ db_link_move(
 	db->connecting_count += state_is_connecting(to);
 	db->up_count -= state_is_up(from);
 	db->up_count += state_is_up(to);
+	link_count(link, from, to);
 	if (worker_log_enabled(WORKER_LOG_DEBUG))
 		worker_log(WORKER_LOG_DEBUG, "database_link",
 		    "a database connection changed its state",
@@ -179,6 +194,8 @@ db_link_lost(struct worker_db_link *link, const char *reason)
 
 	SHM_ASSERT(link->state != DB_LINK_WAITING);
 	link_explain(link, reason);
+	if (link->failure.sqlstate[0] != '\0')
+		db_count_error(db, link->failure.sqlstate);
 	link_disconnect(link);
 	link->failures++;
 	link->deadline_us = db->now_us + db_away_backoff_us(db, link->failures);

@@ -117,6 +117,9 @@ struct worker_db {
 	uint64_t now_us;
 	uint64_t wake_us; /* no timer is due before */
 	uint64_t random;
+	struct shm_stats *stats;
+	uint64_t flushes; /* that placed queries */
+	bool is_touched;  /* worker_db_load() has news */
 
 	struct db_list waiting;
 	struct db_list fresh;	/* for a link made after that */
@@ -167,9 +170,16 @@ void db_query_end(struct worker_db *db, struct worker_db_query *query,
 void db_query_done(struct worker_db *db, struct worker_db_query *query,
     enum api_db_outcome outcome, const char *sqlstate);
 
+/* It leaves the list in which it waited for a link: count that, if it was
+ * longer than to the end of a turn. */
+void db_query_waited(struct worker_db *db, const struct worker_db_query *query);
+
 /* It did not run: send it once more.  False when it had its second try. */
 bool db_query_retry(
     struct worker_db *db, struct worker_db_query *query) SHM_MUSTCHECK;
+
+/* An error that the server has said. */
+void db_count_error(struct worker_db *db, const char *sqlstate);
 
 enum db_error db_error_kind(const char *sqlstate);
 

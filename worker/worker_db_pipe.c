@@ -139,6 +139,7 @@ db_pipe_send(struct worker_db_link *link, struct worker_db_query *query)
 	query->state = DB_QUERY_SENT;
 	query->link = link;
 	query->sent_us = db->now_us;
+	shm_stats_count(db->stats, SHM_STATS_database_queries, 1);
 	if (link->count == 0)
 		db_wake_at(db, db->now_us + db->answer_us);
 	ring_push(link, query);
@@ -267,6 +268,7 @@ pipe_error(struct worker_db_link *link, const PGresult *result)
 	if (query == NULL)
 		return true;
 	/* Also when a write had its answer and its commit failed. */
+	db_count_error(link->db, sqlstate);
 	query->is_failed = true;
 	snprintf(query->sqlstate, sizeof(query->sqlstate), "%s", sqlstate);
 	return true;

@@ -81,7 +81,23 @@ db_error_kind(const char *sqlstate)
 	return DB_ERROR_STATEMENT;
 }
 
+void
+db_count_error(struct worker_db *db, const char *sqlstate)
+{
+	shm_stats_sqlstate_count(db->stats, sqlstate);
+}
+
 /* ---- ends */
+
+void
+db_query_waited(struct worker_db *db, const struct worker_db_query *query)
+{
+	if (query->flush == db->flushes)
+		return;
+	shm_stats_count(db->stats, SHM_STATS_database_waits, 1);
+	shm_histogram_add(
+	    &db->stats->database_wait, db->now_us - query->queued_us);
+}
 
 void
 db_query_end(struct worker_db *db, struct worker_db_query *query,
@@ -105,6 +121,9 @@ db_query_done(struct worker_db *db, struct worker_db_query *query,
 	/* The query may be used again inside done(). */
 	snprintf(copy, sizeof(copy), "%s", sqlstate);
 	query->db_us = db->now_us - query->submitted_us;
+	if (query->sent_us != 0)
+		shm_histogram_add(
+		    &db->stats->database, db->now_us - query->sent_us);
 	query->state = DB_QUERY_IDLE;
 	query->link = NULL;
 	if (query->is_stream) {
@@ -122,6 +141,8 @@ db_query_retry(struct worker_db *db, struct worker_db_query *query)
 	query->tries++;
 	query->state = DB_QUERY_WAITING;
 	query->queued_us = db->now_us;
+	query->sent_us = 0;
+	query->flush = db->flushes;
 	query->link = NULL;
 	query->is_failed = query->is_aborted = query->is_answered = false;
 	query->sqlstate[0] = '\0';

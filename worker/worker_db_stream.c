@@ -55,6 +55,7 @@ stream_error(struct worker_db_link *link, const PGresult *result)
 		    "%s", sqlstate);
 		return false;
 	}
+	db_count_error(link->db, sqlstate);
 	if (query != NULL) {
 		query->is_failed = true;
 		snprintf(
@@ -274,6 +275,7 @@ stream_send_query(struct worker_db_link *link)
 	const struct api_sql_text *text = api_sql_text(statement->id);
 
 	link->stream->sent_us = link->db->now_us;
+	shm_stats_count(link->db->stats, SHM_STATS_database_queries, 1);
 	link->deadline_us = link->db->now_us + link->db->answer_us;
 	db_wake_at(link->db, link->deadline_us);
 	return PQsendQueryPrepared(link->conn, text->name,

@@ -8,6 +8,7 @@
  *	worker_wait_tick()	those who wait for another's load look again
  *	worker_db_flush()	the turn's statements leave in one write
  *	worker_log_flush()	the turn's lines leave in one write
+ *	worker_stats_turn_end()	what the turn has cost
  *
  * ACCEPTING.  The listening sockets are shared by all workers and each worker
  * has one accept under way per listener, armed again after each connection.
@@ -81,6 +82,7 @@ worker_loop_accept(struct worker_loop *loop, int fd)
 	slot = loop->free_slot[--loop->free_count];
 	loop->open_count++;
 	shm_board_set(loop->block->connections, loop->open_count);
+	shm_stats_count(loop->stats.shm, SHM_STATS_connections, 1);
 	worker_conn_open(loop, slot, fd);
 }
 
@@ -124,6 +126,7 @@ on_woke(void *owner)
 	struct worker_loop *loop = owner;
 
 	loop->now_us = shm_clock_us();
+	worker_stats_turn_begin(loop);
 }
 
 static void
@@ -140,6 +143,8 @@ on_received(void *owner, uint32_t slot, int res, const char *data)
 {
 	struct worker_loop *loop = owner;
 
+	if (res > 0)
+		shm_stats_count(loop->stats.shm, SHM_STATS_received, res);
 	worker_conn_received(&loop->conn[slot], res, data);
 }
 
@@ -148,6 +153,8 @@ on_sent(void *owner, uint32_t slot, int res)
 {
 	struct worker_loop *loop = owner;
 
+	if (res > 0)
+		shm_stats_count(loop->stats.shm, SHM_STATS_sent, res);
 	worker_conn_sent(&loop->conn[slot], res);
 }
 
@@ -315,6 +322,7 @@ loop_open_db(struct worker_loop *loop)
 	    .statement_timeout_ms = options->database_statement_timeout_ms,
 	    .connect_timeout_ms = options->database_connect_timeout_ms,
 	    .queries_max = loop->conn_count, /* one request each */
+	    .stats = loop->stats.shm,
 	    .watch = db_watch,
 	    .state = db_state,
 	    .owner = loop};
@@ -381,6 +389,7 @@ loop_open(struct worker_loop *loop, const struct worker_options *options)
 		.headers_count_max = options->headers_count_max,
 		.body_bytes_max = options->body_bytes_max},
 	};
+	worker_stats_open(loop);
 	loop->request_id = shm_wallclock_us() << 16 ^ (uint64_t)getpid();
 	code = loop_open_memory(loop);
 	if (code == EX_OK && worker_answer_open(loop) == -1)
@@ -403,6 +412,8 @@ loop_close(struct worker_loop *loop)
 		worker_call_leave(&loop->conn[i].call);
 	loop->is_closing = true;
 	worker_db_free(&loop->db); /* ends what is left of loads and writes */
+	if (loop->stats.shm != NULL)
+		worker_stats_close(loop);
 	io_free(&loop->io); /* until here the kernel reads what is in flight */
 	for (uint32_t i = 0; loop->conn != NULL && i < loop->conn_count; i++)
 		worker_conn_fini(&loop->conn[i]);
@@ -449,9 +460,8 @@ loop_tick(struct worker_loop *loop)
 					       : UINT64_MAX);
 	worker_db_flush(loop->db); /* what the tick's endings asked for */
 	wait_us = min_u64(wait_us, worker_db_wait(loop->db, loop->now_us));
-	shm_board_set(loop->block->requests, loop->requests);
-	shm_board_set(loop->block->log_dropped, worker_log_dropped());
-	return min_u64(wait_us, worker_log_flush(loop->now_us));
+	wait_us = min_u64(wait_us, worker_log_flush(loop->now_us));
+	return min_u64(wait_us, worker_stats_turn_end(loop));
 }
 
 int

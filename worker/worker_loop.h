@@ -9,6 +9,7 @@
 #include "worker/worker.h"
 #include "worker/worker_db.h"
 #include "worker/worker_http.h"
+#include "worker/worker_stats.h"
 #include "worker/worker_timer.h"
 
 struct worker_call;
@@ -33,6 +34,7 @@ struct worker_loop {
 	struct io *io;
 	struct worker_db *db;
 	struct worker_timer *timer; /* a deadline per connection */
+	struct worker_stats stats;
 	struct api api;
 	struct worker_http_limits limits;
 	uint64_t now_us; /* shm_clock_us() when the turn's wait ended */
