@@ -513,12 +513,44 @@ one_accept_takes_one_connection(void **state)
 	io_accept(heard.io, 0, fd);
 	io_accept_stop(heard.io, 0);
 	close(dial(&addr));
+	UNTIL(heard.accepted == 4);
+	if (heard.accepted_fd[3] >= 0)
+		close(heard.accepted_fd[3]);
+	else
+		assert_int_equal(heard.accepted_fd[3], -ECANCELED);
+	close(dial(&addr));
 	turns(5);
-	assert_int_equal(heard.accepted, 3);
+	assert_int_equal(heard.accepted, 4);
 	for (int i = 0; i < 3; i++) {
 		close(heard.accepted_fd[i]);
 		close(client[i]);
 	}
+	close(fd);
+	io_end();
+}
+
+static void
+a_stopped_accept_takes_the_client_that_came_before(void **state)
+{
+	struct sockaddr_in addr;
+	int fd, client;
+
+	io_begin(*state);
+	fd = listener_open(&addr);
+	for (unsigned i = 0; i < 20; i++) {
+		io_accept(heard.io, 0, fd);
+		turns(1);
+		client = dial(&addr);
+		io_accept_stop(heard.io, 0);
+		io_accept_stop(heard.io, 0); /* changes nothing */
+		UNTIL(heard.accepted == i + 1);
+		assert_true(heard.accepted_fd[i] >= 0);
+		close(heard.accepted_fd[i]);
+		close(client);
+	}
+	io_accept_stop(heard.io, 0); /* not armed */
+	turns(3);
+	assert_int_equal(heard.accepted, 20);
 	close(fd);
 	io_end();
 }
@@ -859,6 +891,7 @@ static const struct {
     CASE(closing_inside_received_drops_what_was_queued),
     CASE(the_end_of_our_side_is_seen_and_the_other_side_goes_on),
     CASE(one_accept_takes_one_connection),
+    CASE(a_stopped_accept_takes_the_client_that_came_before),
     CASE(a_watched_descriptor_is_level_triggered_until_it_is_not_wanted),
     CASE(a_watch_moves_to_another_descriptor),
     CASE(a_descriptor_that_epoll_refuses_is_watched_all_the_same),

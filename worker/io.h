@@ -62,8 +62,8 @@ struct io_events {
 	 * io_uring without its buffer ring announces nothing.  NULL: not
 	 * wanted. */
 	void (*soon)(void *owner, const struct io_soon *soon, uint32_t count);
-	/* A client connected: fd is the callee's, or -errno.  The listener is
-	 * no longer armed. */
+	/* A client connected: fd is the callee's, or -errno (ECANCELED: it was
+	 * stopped).  The listener is no longer armed. */
 	void (*accepted)(void *owner, uint32_t listener, int fd);
 	/* res > 0 bytes at data, 0: the client closed its side, -errno. */
 	void (*received)(void *owner, uint32_t slot, int res, const char *data);
@@ -105,7 +105,9 @@ const char *io_feature_name(unsigned bit);
 
 /* Wait for the next connection: one accepted() per call. */
 void io_accept(struct io *io, uint32_t listener, int fd);
-/* No accepted() any more; the fd stays the caller's. */
+/* accepted() comes soon, with a client that had come already (the kernel may
+ * have told nobody else about it) or -ECANCELED; only then may the listener be
+ * armed again.  Nothing, when it is not armed. */
 void io_accept_stop(struct io *io, uint32_t listener);
 
 /* Take fd (closed with the slot) and begin to receive. */

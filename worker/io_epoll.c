@@ -103,8 +103,10 @@ struct io_epoll {
 	struct epoll_done *done;
 	uint32_t done_count;
 	uint32_t done_max;
-	int listener_fd[IO_LISTENERS_MAX];   /* -1: not armed */
-	int accept_failed[IO_LISTENERS_MAX]; /* errno to be delivered, or 0 */
+	int listener_fd[IO_LISTENERS_MAX]; /* -1: not armed */
+	int stopped_fd[IO_LISTENERS_MAX];  /* with accept_due ECANCELED */
+	int accept_due[IO_LISTENERS_MAX];  /* errno to be delivered, or 0 */
+	uint32_t accept_due_count;
 	struct epoll_poller poller[IO_POLLERS_MAX];
 	uint32_t refused_count; /* of poller */
 	struct epoll_received batch[IO_BATCH_MAX];
@@ -141,6 +143,13 @@ readable_push(struct io_epoll *ep, uint32_t slot)
 /* ---- starting operations */
 
 static void
+accept_due_set(struct io_epoll *ep, uint32_t listener, int error)
+{
+	ep->accept_due[listener] = error;
+	ep->accept_due_count++;
+}
+
+static void
 epoll_accept(struct io *io, uint32_t listener, int fd)
 {
 	struct io_epoll *ep = epoll_of(io);
@@ -148,10 +157,18 @@ epoll_accept(struct io *io, uint32_t listener, int fd)
 	    .data.u64 = io_tag_pack(TAG_LISTENER, listener, 0)};
 
 	SHM_ASSERT(ep->listener_fd[listener] == -1);
+	SHM_ASSERT(ep->accept_due[listener] == 0);
 	if (epoll_ctl(ep->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0)
 		ep->listener_fd[listener] = fd;
 	else
-		ep->accept_failed[listener] = errno;
+		accept_due_set(ep, listener, errno);
+}
+
+static void
+listener_remove(struct io_epoll *ep, uint32_t listener)
+{
+	epoll_ctl(ep->epoll_fd, EPOLL_CTL_DEL, ep->listener_fd[listener], NULL);
+	ep->listener_fd[listener] = -1;
 }
 
 static void
@@ -161,23 +178,33 @@ epoll_accept_stop(struct io *io, uint32_t listener)
 
 	if (ep->listener_fd[listener] == -1)
 		return;
-	epoll_ctl(ep->epoll_fd, EPOLL_CTL_DEL, ep->listener_fd[listener], NULL);
-	ep->listener_fd[listener] = -1;
+	ep->stopped_fd[listener] = ep->listener_fd[listener];
+	listener_remove(ep, listener);
+	accept_due_set(ep, listener, ECANCELED);
 }
 
-/* Listeners that could not be watched: the consumer tries again. */
+/* Listeners that could not be watched (the consumer tries again) or were
+ * stopped.  An exclusive wake-up that was ours is nobody else's: so one look
+ * follows a stop. */
 static int
-accept_failed_deliver(struct io_epoll *ep)
+accept_due_deliver(struct io_epoll *ep)
 {
 	int called = 0;
 
-	for (uint32_t i = 0; i < IO_LISTENERS_MAX; i++) {
-		int error = ep->accept_failed[i];
+	for (uint32_t i = 0; i < IO_LISTENERS_MAX && ep->accept_due_count > 0;
+	     i++) {
+		int error = ep->accept_due[i], fd = -error;
 
-		ep->accept_failed[i] = 0;
 		if (error == 0)
 			continue;
-		ep->io.events->accepted(ep->io.owner, i, -error);
+		ep->accept_due[i] = 0;
+		ep->accept_due_count--;
+		if (error == ECANCELED)
+			fd = accept4(
+			    ep->stopped_fd[i], NULL, NULL, SOCK_CLOEXEC);
+		if (fd == -1)
+			fd = -error;
+		ep->io.events->accepted(ep->io.owner, i, fd);
 		called++;
 	}
 	return called;
@@ -451,7 +478,7 @@ listener_ready(struct io_epoll *ep, uint32_t listener)
 		return 0; /* another worker was faster: still armed */
 	if (fd == -1)
 		fd = -errno;
-	epoll_accept_stop(&ep->io, listener);
+	listener_remove(ep, listener);
 	ep->io.events->accepted(ep->io.owner, listener, fd);
 	return 1;
 }
@@ -561,14 +588,15 @@ epoll_turn(struct io *io, uint64_t wait_us)
 		      : (int)((wait_us + 999) / 1000);
 	if (ep->refused_count > 0 && wait_ms > WAIT_MS_REFUSED)
 		wait_ms = WAIT_MS_REFUSED;
-	if (ep->done_count > 0 || ep->readable_count > 0)
+	if (ep->done_count > 0 || ep->readable_count > 0 ||
+	    ep->accept_due_count > 0)
 		wait_ms = 0;
 	count = epoll_wait(ep->epoll_fd, event, EVENTS_BATCH, wait_ms);
 	if (count == -1)
 		return errno == EINTR ? 0 : -errno;
 	if (io->events->woke != NULL)
 		io->events->woke(io->owner);
-	called += accept_failed_deliver(ep);
+	called += accept_due_deliver(ep);
 	called += done_deliver(ep);
 	called += readable_deliver(ep);
 	for (int i = 0; i < count; i++)

@@ -84,6 +84,7 @@ struct uring_poller {
 struct uring_listener {
 	int fd; /* -1: nobody waits */
 	uint32_t generation;
+	bool stopping; /* the poll is being cancelled */
 };
 
 struct io_uring_back {
@@ -291,6 +292,7 @@ uring_accept(struct io *io, uint32_t index, int fd)
 
 	SHM_ASSERT(ur->listener[index].fd == -1);
 	ur->listener[index].fd = fd;
+	ur->listener[index].stopping = false;
 	listener_arm(ur, index);
 }
 
@@ -300,11 +302,10 @@ uring_accept_stop(struct io *io, uint32_t index)
 	struct io_uring_back *ur = uring_of(io);
 	struct uring_listener *listener = &ur->listener[index];
 
-	if (listener->fd == -1)
+	if (listener->fd == -1 || listener->stopping)
 		return;
+	listener->stopping = true;
 	cancel_tag(ur, io_tag_pack(TAG_LISTENER, index, listener->generation));
-	listener->fd = -1;
-	listener->generation++;
 }
 
 static void
@@ -426,6 +427,8 @@ send_done(struct io_uring_back *ur, uint32_t index, int res)
 	return 1;
 }
 
+/* An exclusive wake-up that was ours is nobody else's: so a poll that was to be
+ * cancelled is looked at like any other. */
 static int
 listener_done(struct io_uring_back *ur, uint32_t index, uint64_t tag)
 {
@@ -437,10 +440,12 @@ listener_done(struct io_uring_back *ur, uint32_t index, uint64_t tag)
 	fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC);
 	if (fd == -1 &&
 	    (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)) {
-		listener_arm(ur, index); /* another worker was faster */
-		return 0;
-	}
-	if (fd == -1)
+		if (!listener->stopping) {
+			listener_arm(ur, index); /* another was faster */
+			return 0;
+		}
+		fd = -ECANCELED;
+	} else if (fd == -1)
 		fd = -errno;
 	listener->fd = -1;
 	listener->generation++;

@@ -66,6 +66,8 @@ struct worker_options {
  *	SIGTERM, SIGQUIT  drain: after drain_delay accept no more, answer what
  *	                  is in flight, end within drain_timeout; repeats are
  *	                  ignored
+ *	SIGHUP            retire: the same without the delay, while the other
+ *	                  workers go on accepting
  *	SIGINT            end at once
  *	SIGUSR1           reopen logs
  */

@@ -7,6 +7,11 @@
  * accepted, and every answer says Connection: close -> DRAIN_IDLE, a second
  * later: connections without a request are closed -> STOPPED when none is
  * left, or drain_timeout after the signal.
+ *
+ * SIGHUP -> RETIRING: others serve the listeners, so these are left as they
+ * are.  Accepting ends at once, but for a client that only we were told of;
+ * answers say Connection: close, a second later idle connections are closed
+ * too -> STOPPED as above.  SIGTERM meanwhile is a drain like any other.
  */
 #include "config.h"
 
@@ -26,13 +31,29 @@ worker_drain_begin(struct worker_loop *loop)
 {
 	/* Service managers signal the whole group and the master passes its
 	 * own TERM on: a repeat is the same news.  Haste comes as SIGINT. */
-	if (loop->phase != WORKER_SERVING)
+	if (loop->phase != WORKER_SERVING && loop->phase != WORKER_RETIRING)
 		return;
 	loop->phase = WORKER_DRAIN_DELAY;
 	loop->phase_us = loop->now_us + loop->options->drain_delay_ms * 1000ull;
 	loop->stop_us =
 	    loop->now_us + loop->options->drain_timeout_ms * 1000ull;
 	shm_board_set(loop->block->state, SHM_BOARD_DRAINING);
+}
+
+void
+worker_drain_retire(struct worker_loop *loop)
+{
+	if (loop->phase != WORKER_SERVING)
+		return;
+	loop->phase = WORKER_RETIRING;
+	loop->phase_us = loop->now_us + DRAIN_IDLE_US;
+	loop->stop_us =
+	    loop->now_us + loop->options->drain_timeout_ms * 1000ull;
+	shm_board_set(loop->block->state, SHM_BOARD_RETIRING);
+	worker_log(WORKER_LOG_INFO, "retiring",
+	    "what is under way is finished, the others go on",
+	    LOG_INT("connections", loop->open_count), LOG_END);
+	worker_loop_accept_stop(loop);
 }
 
 /*
@@ -93,10 +114,29 @@ drain_idle(struct worker_loop *loop)
 		worker_conn_close_idle(&loop->conn[i]);
 }
 
+/* How long until the next look. */
+static uint64_t
+retire_tick(struct worker_loop *loop)
+{
+	if (loop->now_us < loop->phase_us)
+		return loop->phase_us - loop->now_us;
+	drain_idle(loop);
+	return DRAIN_LOOK_US;
+}
+
+static bool
+is_finished(struct worker_loop *loop)
+{
+	if (loop->phase == WORKER_RETIRING)
+		return loop->open_count == 0 && !worker_loop_is_accepting(loop);
+	return loop->phase >= WORKER_DRAINING && drain_queues(loop) &&
+	       loop->open_count == 0;
+}
+
 uint64_t
 worker_drain_tick(struct worker_loop *loop)
 {
-	uint64_t next_us;
+	uint64_t next_us, look_us = UINT64_MAX;
 
 	if (loop->phase == WORKER_SERVING || loop->phase == WORKER_STOPPED)
 		return UINT64_MAX;
@@ -108,10 +148,13 @@ worker_drain_tick(struct worker_loop *loop)
 	}
 	if (loop->phase == WORKER_DRAINING && loop->now_us >= loop->phase_us)
 		loop->phase = WORKER_DRAIN_IDLE;
-	if (loop->phase == WORKER_DRAIN_IDLE)
+	if (loop->phase == WORKER_DRAIN_IDLE) {
 		drain_idle(loop);
-	if (loop->phase >= WORKER_DRAINING && drain_queues(loop) &&
-	    loop->open_count == 0)
+		look_us = DRAIN_LOOK_US;
+	}
+	if (loop->phase == WORKER_RETIRING)
+		look_us = retire_tick(loop);
+	if (is_finished(loop))
 		loop->phase = WORKER_STOPPED;
 	if (loop->now_us >= loop->stop_us) {
 		worker_log(WORKER_LOG_WARN, "drain_timeout",
@@ -121,8 +164,8 @@ worker_drain_tick(struct worker_loop *loop)
 	}
 	if (loop->phase == WORKER_STOPPED)
 		return 0;
-	if (loop->phase == WORKER_DRAIN_IDLE)
-		return DRAIN_LOOK_US;
+	if (look_us != UINT64_MAX)
+		return look_us;
 	next_us =
 	    loop->phase_us < loop->stop_us ? loop->phase_us : loop->stop_us;
 	return next_us - loop->now_us;

@@ -1,13 +1,15 @@
 /*
- * The way out: from SIGTERM to the last answer.
+ * The way out: from SIGTERM or SIGHUP to the last answer.
  */
 #ifndef WORKER_DRAIN_H
 #define WORKER_DRAIN_H
 
 #include "worker/worker_loop.h"
 
-/* The signal has come. */
+/* SIGTERM has come: the whole task ends. */
 void worker_drain_begin(struct worker_loop *loop);
+/* SIGHUP has come: this worker ends, the others go on. */
+void worker_drain_retire(struct worker_loop *loop);
 
 /* Move on when it is time.  Microseconds until the next look (UINT64_MAX: not
  * draining). */

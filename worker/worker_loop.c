@@ -66,11 +66,19 @@ worker_loop_is_full(const struct worker_loop *loop)
 void
 worker_loop_accept_stop(struct worker_loop *loop)
 {
-	for (uint32_t i = 0; i < loop->options->listeners_count; i++) {
+	for (uint32_t i = 0; i < loop->options->listeners_count; i++)
 		if (loop->accept_armed[i])
 			io_accept_stop(loop->io, i);
-		loop->accept_armed[i] = false;
-	}
+}
+
+/* Stopped or not: may a connection still come? */
+bool
+worker_loop_is_accepting(const struct worker_loop *loop)
+{
+	for (uint32_t i = 0; i < loop->options->listeners_count; i++)
+		if (loop->accept_armed[i])
+			return true;
+	return false;
 }
 
 void
@@ -89,7 +97,7 @@ worker_loop_accept(struct worker_loop *loop, int fd)
 static void
 accept_arm(struct worker_loop *loop)
 {
-	if (loop->phase >= WORKER_DRAINING || worker_loop_is_full(loop) ||
+	if (loop->phase >= WORKER_RETIRING || worker_loop_is_full(loop) ||
 	    loop->now_us < loop->accept_retry_us)
 		return;
 	for (uint32_t i = 0; i < loop->options->listeners_count; i++) {
@@ -111,6 +119,8 @@ on_accepted(void *owner, uint32_t listener, int fd)
 		worker_loop_accept(loop, fd);
 		return;
 	}
+	if (fd == -ECANCELED)
+		return;
 	loop->accept_retry_us = loop->now_us + ACCEPT_RETRY_US;
 	if (!loop->accept_failing)
 		worker_log(WORKER_LOG_ERROR, "accept_failed",
@@ -229,6 +239,9 @@ signals_read(struct worker_loop *loop)
 		case SIGQUIT:
 			worker_drain_begin(loop);
 			break;
+		case SIGHUP:
+			worker_drain_retire(loop);
+			break;
 		case SIGINT:
 			loop->phase = WORKER_STOPPED;
 			break;
@@ -263,6 +276,7 @@ signals_open(struct worker_loop *loop)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGQUIT);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGUSR1);
 	if (sigprocmask(SIG_SETMASK, &set, NULL) == -1)
 		return -1;

@@ -23,8 +23,9 @@ struct worker_out_block;
 enum worker_phase {
 	WORKER_SERVING = 0,
 	WORKER_DRAIN_DELAY, /* told to stop, still accepting */
-	WORKER_DRAINING,    /* accepting no more, answers say close */
-	WORKER_DRAIN_IDLE,  /* idle connections are being closed too */
+	WORKER_RETIRING,   /* accepting no more, others do; answers say close */
+	WORKER_DRAINING,   /* nobody accepts any more, answers say close */
+	WORKER_DRAIN_IDLE, /* idle connections are being closed too */
 	WORKER_STOPPED,
 };
 
@@ -51,8 +52,8 @@ struct worker_loop {
 	uint64_t requests;
 	uint64_t request_id; /* next made-up id */
 
-	bool accept_armed[IO_LISTENERS_MAX];
-	bool accept_failing; /* said once per run of failures */
+	bool accept_armed[IO_LISTENERS_MAX]; /* accepted() is to come */
+	bool accept_failing;		     /* said once per run of failures */
 	uint64_t accept_retry_us;
 
 	enum worker_phase phase;
@@ -86,7 +87,7 @@ struct worker_loop {
 static inline bool
 worker_loop_is_draining(const struct worker_loop *loop)
 {
-	return loop->phase >= WORKER_DRAINING;
+	return loop->phase >= WORKER_RETIRING;
 }
 
 /* Run until stopped; EX_OK or an exit code.  options outlives the call. */
@@ -99,5 +100,6 @@ void worker_loop_conn_closed(struct worker_loop *loop, uint32_t slot);
 bool worker_loop_is_full(const struct worker_loop *loop);
 void worker_loop_accept(struct worker_loop *loop, int fd); /* takes fd */
 void worker_loop_accept_stop(struct worker_loop *loop);
+bool worker_loop_is_accepting(const struct worker_loop *loop);
 
 #endif
