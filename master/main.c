@@ -3,7 +3,8 @@
  *
  *	settings     flags, environment, file; then -h, -V, -T or -t and out
  *	sockets      bound with the privileges of whoever started us
- *	logs         opened likewise, then the control socket
+ *	logs         opened likewise, then the control socket and the
+ *	             admin listener
  *	background   unless -f or process 1; the caller waits for the rest
  *	pid file     after that, because it holds the pid that stays
  *	memory       the board and the cache, before the first fork
@@ -137,6 +138,7 @@ log_start(const struct master_heritage *heritage)
 	    LOG_INT("cache_bytes", cache.data_bytes),
 	    LOG_INT("cache_segments", cache.segments_count),
 	    LOG_STR("control_socket", control[0] != '\0' ? control : "off"),
+	    LOG_STR("admin_listen", heritage->admin->text),
 	    LOG_STR("user", options.user), LOG_END);
 }
 
@@ -196,12 +198,14 @@ make_memory(struct master_heritage *heritage)
 }
 
 static int
-supervise(struct master_listen *listen, const struct master_control *control)
+supervise(struct master_listen *listen, const struct master_control *control,
+    const struct master_admin *admin)
 {
 	struct master_heritage heritage = {
 	    .options = &options,
 	    .listen = listen,
 	    .control = control,
+	    .admin = admin,
 	    .command_fd = -1,
 	    .master = getpid(),
 	};
@@ -225,6 +229,7 @@ run(bool foreground, int argc, char **argv)
 {
 	static struct master_listen listen;
 	static struct master_control control = {.fd = -1};
+	static struct master_admin admin = {.local = {.fd = -1}};
 	int code;
 
 	if (master_supervise_block_signals() == -1 ||
@@ -236,6 +241,8 @@ run(bool foreground, int argc, char **argv)
 	code = open_logs();
 	if (code == EX_OK)
 		code = master_control_open(&control, &options, stderr);
+	if (code == EX_OK)
+		code = master_admin_open(&admin, &options, stderr);
 	if (code == EX_OK && !foreground && master_daemon_detach() == -1) {
 		fprintf(stderr, "booksd: cannot go to the background: %s\n",
 		    strerror(errno));
@@ -247,10 +254,11 @@ run(bool foreground, int argc, char **argv)
 		master_notify_init();
 		master_child_title_init(argc, argv);
 		master_child_title("booksd: master");
-		code = supervise(&listen, &control);
+		code = supervise(&listen, &control, &admin);
 		master_daemon_pid_file_remove();
 	}
 	master_control_close(&control);
+	master_admin_close(&admin);
 	worker_log_close();
 	master_listen_close(&listen);
 	return code;

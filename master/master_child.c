@@ -191,6 +191,7 @@ run_worker(const struct master_heritage *heritage, uint32_t slot)
 	worker_log_forked("worker", (int)slot);
 	master_daemon_pid_file_forget();
 	master_control_forget(heritage->control);
+	master_admin_forget(heritage->admin);
 	shm_board_set(block->started_us, shm_clock_us());
 	shm_board_set(block->log_dropped, 0);
 	shm_board_set(block->state, SHM_BOARD_STARTING);
@@ -225,6 +226,7 @@ run_migrate(const struct master_heritage *heritage)
 	worker_log_forked("migrate", -1);
 	master_daemon_pid_file_forget();
 	master_control_forget(heritage->control);
+	master_admin_forget(heritage->admin);
 	close_listeners(heritage->listen);
 	shm_cache_free(&cache);
 	prepare(heritage);
@@ -266,6 +268,7 @@ run_audit(const struct master_heritage *heritage)
 	worker_log_forked("audit", -1);
 	master_daemon_pid_file_forget();
 	master_control_forget(heritage->control);
+	master_admin_forget(heritage->admin);
 	close_listeners(heritage->listen);
 	prepare(heritage);
 	(void)setpriority(PRIO_PROCESS, 0, AUDIT_NICE);

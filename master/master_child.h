@@ -6,8 +6,7 @@
 
 #include <sys/types.h>
 
-#include "master/master_control.h"
-#include "master/master_listen.h"
+#include "master/master_admin.h"
 #include "master/master_options.h"
 #include "shm/shm_task.h"
 
@@ -16,6 +15,7 @@ struct master_heritage {
 	const struct master_options *options;
 	const struct master_listen *listen;
 	const struct master_control *control;
+	const struct master_admin *admin;
 	struct shm_task *task;
 	int task_fd;
 	struct shm_board *board; /* our half of task */

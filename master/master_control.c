@@ -117,9 +117,8 @@ explain(int error)
 	}
 }
 
-/* NULL, or why there is no socket. */
-static const char *
-open_path(struct master_control *control, const char *path,
+const char *
+master_control_open_path(struct master_control *control, const char *path,
     const struct master_options *options)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -162,7 +161,7 @@ open_auto(struct master_control *control, const struct master_options *options)
 	snprintf(path, sizeof(path), "%s/control.sock", folder);
 	why = folder_make(folder);
 	if (why == NULL)
-		why = open_path(control, path, options);
+		why = master_control_open_path(control, path, options);
 	if (why != NULL)
 		worker_log(WORKER_LOG_WARN, "control_socket_missing",
 		    "booksctl cannot reach this booksd: there is no control "
@@ -182,7 +181,7 @@ master_control_open(struct master_control *control,
 		return EX_OK;
 	if (strcmp(path, "auto") == 0)
 		return open_auto(control, options);
-	why = open_path(control, path, options);
+	why = master_control_open_path(control, path, options);
 	if (why == NULL)
 		return EX_OK;
 	fprintf(errors, "booksd: cannot make the control socket %s: %s\n", path,

@@ -28,6 +28,13 @@ bool master_control_check(const char *text, const char **why) SHM_MUSTCHECK;
 int master_control_open(struct master_control *control,
     const struct master_options *options, FILE *errors) SHM_MUSTCHECK;
 
+/*
+ * Bind and listen at that path and no other, with mode 0600 from the first
+ * moment on; the user owns it.  NULL, or why there is no socket.
+ */
+const char *master_control_open_path(struct master_control *control,
+    const char *path, const struct master_options *options) SHM_MUSTCHECK;
+
 /* In a child that is not ops: close our copy. */
 void master_control_forget(const struct master_control *control);
 /* The master's end: close it and remove the path, if it is still ours. */

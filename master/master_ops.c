@@ -35,7 +35,8 @@ log_for_ops(enum ops_log_level level, const char *event, const char *text,
 bool
 master_ops_is_wanted(const struct master_heritage *heritage)
 {
-	return heritage->cache != NULL || heritage->control->fd != -1;
+	return heritage->cache != NULL || heritage->control->fd != -1 ||
+	       heritage->admin->count > 0;
 }
 
 void
@@ -54,9 +55,13 @@ master_ops_options(
 		settings->worker.database_connect_timeout_ms,
 	    .heartbeat_ms = settings->cache_heartbeat_ms,
 	    .control_fd = heritage->control->fd,
+	    .admin_count = heritage->admin->count,
+	    .admin_token = settings->admin_token,
 	    .command_fd = heritage->command_fd,
 	    .log = log_for_ops,
 	    .log_flush = worker_log_flush,
 	    .log_reopen = worker_log_reopen,
 	};
+	for (uint32_t i = 0; i < heritage->admin->count; i++)
+		options->admin_fd[i] = heritage->admin->fd[i];
 }

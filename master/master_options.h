@@ -31,9 +31,12 @@ struct master_options {
 	const char *user;	    /* "": stay who we are */
 	const char *pid_file;	    /* "": none */
 	const char *control_socket; /* "auto", "off" or a path */
+	const char *admin_listen;   /* "off" or an address */
+	const char *admin_token;    /* secret; "": nobody has one */
 
 	/* decided by master_rules_check() */
-	char workers_source[160]; /* why so many, for the log */
+	char workers_source[160];     /* why so many, for the log */
+	bool admin_listen_is_default; /* nobody gave it */
 	bool drops_privileges;
 	uint32_t user_id;
 	uint32_t group_id;

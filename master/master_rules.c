@@ -16,6 +16,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "master/master_admin.h"
 #include "master/master_cache.h"
 #include "master/master_control.h"
 #include "master/master_listen.h"
@@ -24,8 +25,9 @@
 #include "master/master_sizing.h"
 #include "master/master_value.h"
 
-#define DB_CONNECTIONS_AUTO  4	/* per worker */
-#define DB_CONNECTIONS_LEAST 2	/* per worker: a stream takes one */
+#define DB_CONNECTIONS_AUTO  4 /* per worker */
+#define DB_CONNECTIONS_LEAST 2 /* per worker: a stream takes one */
+#define ADMIN_TOKEN_LEAST    16
 #define CACHE_SHARE_MAX	     75 /* per cent of the memory that is left */
 
 static void
@@ -183,6 +185,31 @@ check_control_socket(struct master_settings *settings)
 		    settings, MASTER_SETTING_control_socket, "%s", why);
 }
 
+/* It travels in a header field, and is tried by whoever gets there. */
+static void
+check_admin(struct master_settings *settings)
+{
+	const struct master_setting_value *value =
+	    &settings->value[MASTER_SETTING_admin_listen];
+	const char *token = settings->options->admin_token, *why;
+
+	settings->options->admin_listen_is_default =
+	    value->source == MASTER_SOURCE_DEFAULT;
+	if (!master_admin_check(settings->options->admin_listen, &why))
+		master_settings_refuse(
+		    settings, MASTER_SETTING_admin_listen, "%s", why);
+	for (const char *at = token; *at != '\0'; at++)
+		if (*at <= 0x20 || *at > 0x7e) {
+			master_settings_refuse(settings,
+			    MASTER_SETTING_admin_token,
+			    "need printable ASCII without spaces");
+			return;
+		}
+	if (token[0] != '\0' && strlen(token) < ADMIN_TOKEN_LEAST)
+		master_settings_refuse(settings, MASTER_SETTING_admin_token,
+		    "need at least %d characters", ADMIN_TOKEN_LEAST);
+}
+
 uint32_t
 master_rules_share(const struct master_options *options, uint32_t slot)
 {
@@ -238,6 +265,7 @@ master_rules_check(struct master_settings *settings)
 	check_cache_size(settings);
 	check_cache_control(settings);
 	check_control_socket(settings);
+	check_admin(settings);
 	master_value_duration(options->worker.drain_timeout_ms, timeout);
 	if (options->worker.drain_delay_ms >= options->worker.drain_timeout_ms)
 		master_settings_refuse(settings, MASTER_SETTING_drain_delay,

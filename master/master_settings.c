@@ -406,9 +406,12 @@ print_quoted(FILE *out, const char *text)
 }
 
 static void
-print_secret(FILE *out, const char *text)
+print_secret(FILE *out, size_t id, const char *text)
 {
-	char *masked = worker_database_mask(text);
+	char *masked = NULL;
+
+	if (text[0] == '\0' || id == MASTER_SETTING_database)
+		masked = worker_database_mask(text);
 
 	print_quoted(out, masked != NULL ? masked : MASK);
 	free(masked);
@@ -424,7 +427,7 @@ master_settings_dump(const struct master_settings *settings, FILE *out)
 
 		fprintf(out, "%s = ", setting->name);
 		if (setting->type == MASTER_TYPE_SECRET)
-			print_secret(out, value->text);
+			print_secret(out, i, value->text);
 		else if (setting->type == MASTER_TYPE_TEXT ||
 			 setting->type == MASTER_TYPE_LOG ||
 			 setting->type == MASTER_TYPE_LIST)

@@ -18,6 +18,10 @@
 #define MASTER_SETTINGS                                                        \
 	MASTER_SETTING(access_log, LOG, log.access, "stdout", 1, 4095, "",     \
 	    "where the line about each request goes")                          \
+	MASTER_SETTING(admin_listen, TEXT, admin_listen, "127.0.0.1:9180", 1,  \
+	    255, "", "HOST:PORT or unix:/PATH of metrics and status, or off")  \
+	MASTER_SETTING(admin_token, SECRET, admin_token, "", 0, 255, "",       \
+	    "what remote administrators have to know")                         \
 	MASTER_SETTING(body_max, SIZE, worker.body_bytes_max, "1MiB", 1,       \
 	    64 << 20, "", "longest request body (then 413)")                   \
 	MASTER_SETTING(body_timeout, DURATION, worker.body_timeout_ms, "30s",  \

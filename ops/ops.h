@@ -2,8 +2,9 @@
  * The operations room's door: all that master/ calls.
  *
  * ops is a process beside the workers.  It listens to the database for changes
- * that others made (ops_listen.c) and serves the control socket (ops_http.c).
- * When it dies no client notices; the master starts another.
+ * that others made (ops_listen.c) and serves the control socket and the admin
+ * listener (ops_http.c).  When it dies no client notices; the master starts
+ * another.
  */
 #ifndef OPS_H
 #define OPS_H
@@ -25,6 +26,8 @@ struct ops_log_field {
 };
 #define OPS_LOG_FIELDS_MAX 6
 
+#define OPS_ADMIN_MAX 2 /* admin listeners: both families */
+
 struct ops_options {
 	struct shm_task *task;
 	struct shm_board *board; /* our master's half of it */
@@ -35,7 +38,10 @@ struct ops_options {
 	uint32_t database_connect_timeout_ms;
 	uint32_t heartbeat_ms; /* of the notification session */
 	int control_fd;	       /* listening unix socket, or -1 */
-	int command_fd;	       /* to the master (shm_command.h), or -1 */
+	uint32_t admin_count;
+	int admin_fd[OPS_ADMIN_MAX]; /* listening, of any kind */
+	const char *admin_token;     /* secret; "": none */
+	int command_fd;		     /* to the master (shm_command.h), or -1 */
 
 	/* Where events go: the rooms worker and ops do not know each other,
 	 * so the master lends its log.  flush returns the microseconds until

@@ -1,17 +1,17 @@
 /*
- * libmicrohttpd on the control socket, driven from the loop of ops_main.c
- * (MHD_USE_EPOLL without a thread: its epoll descriptor is polled with the
- * rest).
+ * libmicrohttpd on the control socket and on the admin listener, one instance
+ * for each socket, driven from the loop of ops_main.c (MHD_USE_EPOLL without a
+ * thread: its epoll descriptor is polled with the rest).
  *
  * THE SOCKET IS SHARED with the master, which made it, and with the ops that
  * comes after this one.  MHD_stop_daemon() closes a listening socket, and in
  * some of the library's modes shuts it down, for all who hold it.  So the
  * daemon is quiesced first, which takes the socket away from it.
  *
- * WHO IS TRUSTED: the socket's mode lets its owner in and nobody else.  Clients
- * are bounded all the same, in memory and time, since scripts have bugs: at
- * most CONNECTIONS_MAX (others wait in the queue), CONNECTION_BYTES each for
- * what is received, TIMEOUT_S without progress.
+ * WHO IS TRUSTED: a unix socket's mode lets its owner in and nobody else; of
+ * the others ops_guard.c judges each request.  All are bounded, in memory and
+ * time: at most CONNECTIONS_MAX (others wait in the queue), CONNECTION_BYTES
+ * each for what is received, TIMEOUT_S without progress.
  *
  * A request is answered when all of it was read: an answer queued while there
  * is a body to come would close the connection.  Bodies mean nothing here;
@@ -25,9 +25,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/api.h"
 #include "ops/ops_cache.h"
-#include "ops/ops_http.h"
+#include "ops/ops_command.h"
+#include "ops/ops_guard.h"
+#include "ops/ops_health.h"
 
 #define CONNECTIONS_MAX	 16
 #define CONNECTION_BYTES (128 * 1024) /* a longer request: 4xx */
@@ -43,10 +44,16 @@ static const struct route {
 	const char *path;
 	const char *allow; /* the methods */
 	enum MHD_Result (*run)(const struct ops_request *request);
+	bool needs_cache;
 } routes[] = {
-    {"/cache", "GET, HEAD", ops_cache_status},
-    {"/cache/flush", "POST", ops_cache_flush},
-    {"/cache/keys", "GET", ops_cache_keys},
+    {"/cache", "GET, HEAD", ops_cache_status, true},
+    {"/cache/flush", "POST", ops_cache_flush, true},
+    {"/cache/keys", "GET", ops_cache_keys, true},
+    {"/drain", "POST", ops_command_drain, false},
+    {"/livez", "GET, HEAD", ops_health_livez, false},
+    {"/readyz", "GET, HEAD", ops_health_readyz, false},
+    {"/reload", "POST", ops_command_reload, false},
+    {"/workers", "POST", ops_command_workers, false},
 };
 
 /* ---- answers */
@@ -107,6 +114,37 @@ ops_http_problem(
 	    request, status, TYPE_PROBLEM, problem_new(status, detail));
 }
 
+enum MHD_Result
+ops_http_unauthorized(const struct ops_request *request)
+{
+	struct MHD_Response *response = problem_new(MHD_HTTP_UNAUTHORIZED,
+	    "From another machine this needs the token of admin_token.");
+
+	if (response != NULL)
+		MHD_add_response_header(response,
+		    MHD_HTTP_HEADER_WWW_AUTHENTICATE,
+		    "Bearer realm=\"booksd\"");
+	return ops_http_answer(
+	    request, MHD_HTTP_UNAUTHORIZED, TYPE_PROBLEM, response);
+}
+
+enum MHD_Result
+ops_http_reply(const struct ops_request *request, const struct api_reply *reply)
+{
+	struct MHD_Response *response =
+	    MHD_create_response_from_buffer(reply->body.len,
+		(void *)(uintptr_t)reply->body.data, MHD_RESPMEM_MUST_COPY);
+	char seconds[16];
+
+	if (response != NULL && reply->retry_after_s > 0) {
+		snprintf(seconds, sizeof(seconds), "%u", reply->retry_after_s);
+		MHD_add_response_header(
+		    response, MHD_HTTP_HEADER_RETRY_AFTER, seconds);
+	}
+	return ops_http_answer(
+	    request, reply->status, reply->content_type, response);
+}
+
 static enum MHD_Result
 wrong_method(const struct ops_request *request, const struct route *route)
 {
@@ -154,6 +192,26 @@ ops_http_arguments(const struct ops_request *request,
 	return !walk.is_ended;
 }
 
+static bool
+number_argument(void *arg, const char *key, const char *value, size_t len)
+{
+	struct ops_http_number *number = arg;
+
+	if (strcmp(key, number->key) != 0 || number->is_given || len == 0 ||
+	    len > 8 || strspn(value, "0123456789") != len)
+		return false;
+	number->is_given = true;
+	number->value = strtoul(value, NULL, 10);
+	return number->value >= number->least && number->value <= number->most;
+}
+
+bool
+ops_http_number(
+    const struct ops_request *request, struct ops_http_number *number)
+{
+	return ops_http_arguments(request, number_argument, number);
+}
+
 /* ---- requests */
 
 static bool
@@ -176,6 +234,10 @@ static enum MHD_Result
 dispatch(
     const struct ops_request *request, const char *path, const char *method)
 {
+	enum MHD_Result refused;
+
+	if (!ops_guard_pass(request, method, &refused))
+		return refused;
 	for (size_t i = 0; i < SHM_ARRAY_LEN(routes); i++) {
 		const struct route *route = &routes[i];
 
@@ -183,7 +245,7 @@ dispatch(
 			continue;
 		if (!is_allowed(route, method))
 			return wrong_method(request, route);
-		if (request->options->cache == NULL)
+		if (route->needs_cache && request->options->cache == NULL)
 			return ops_http_problem(request,
 			    MHD_HTTP_SERVICE_UNAVAILABLE,
 			    "The cache is off (cache_size = 0).");
@@ -233,18 +295,18 @@ log_library(void *arg, const char *format, va_list args)
 	vsnprintf(text, sizeof(text), format, args);
 	text[strcspn(text, "\n")] = '\0';
 	ops_say(options, OPS_LOG_DEBUG, "control_http",
-	    "the control socket's server has something to say",
+	    "the server for administrators has something to say",
 	    OPS_LOG_STR("said", text));
 }
 
 /* ---- the room's side */
 
 static struct MHD_Daemon *
-daemon_start(struct ops_http *http)
+daemon_start(struct ops_http *http, int fd)
 {
 	const struct ops_options *options = http->options;
 	struct MHD_OptionItem items[] = {
-	    {MHD_OPTION_LISTEN_SOCKET, options->control_fd, NULL},
+	    {MHD_OPTION_LISTEN_SOCKET, fd, NULL},
 	    {MHD_OPTION_STRICT_FOR_CLIENT, 1, NULL},
 	    {MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, NULL},
 	    {MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX, NULL},
@@ -261,7 +323,8 @@ daemon_start(struct ops_http *http)
 }
 
 struct ops_http *
-ops_http_new(const struct ops_options *options, const struct ops_listen *listen)
+ops_http_new(
+    const struct ops_options *options, const struct ops_listen *listen, int fd)
 {
 	struct ops_http *http = calloc(1, sizeof(*http));
 
@@ -269,7 +332,7 @@ ops_http_new(const struct ops_options *options, const struct ops_listen *listen)
 		return NULL;
 	http->options = options;
 	http->listen = listen;
-	http->daemon = daemon_start(http);
+	http->daemon = daemon_start(http, fd);
 	if (http->daemon == NULL) {
 		free(http);
 		return NULL;

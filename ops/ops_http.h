@@ -1,5 +1,6 @@
 /*
- * The control socket: HTTP/1.1 over a unix socket, for administrators.
+ * The control socket and the admin listener: HTTP/1.1 for administrators and
+ * monitoring, with the same answers on both.
  */
 #ifndef OPS_HTTP_H
 #define OPS_HTTP_H
@@ -7,18 +8,19 @@
 #include <jansson.h>
 #include <microhttpd.h>
 
+#include "api/api.h"
 #include "ops/ops_listen.h"
 
 struct ops_http {
 	const struct ops_options *options; /* borrowed */
 	const struct ops_listen *listen;   /* borrowed */
-	struct MHD_Daemon *daemon;
-	uint32_t dumps; /* of keys, under way */
+	struct MHD_Daemon *daemon;	   /* of one listening socket */
+	uint32_t dumps;			   /* of keys, under way */
 };
 
-/* Serve options->control_fd, which stays the caller's.  NULL with errno. */
+/* Serve fd, a listening socket that stays the caller's.  NULL with errno. */
 struct ops_http *ops_http_new(const struct ops_options *options,
-    const struct ops_listen *listen) SHM_MUSTCHECK;
+    const struct ops_listen *listen, int fd) SHM_MUSTCHECK;
 void ops_http_free(struct ops_http **http); /* takes; NULL is fine */
 
 int ops_http_fd(const struct ops_http *http); /* to poll for POLLIN */
@@ -43,12 +45,27 @@ typedef bool ops_http_each_argument(
 bool ops_http_arguments(const struct ops_request *request,
     ops_http_each_argument *each, void *owner) SHM_MUSTCHECK;
 
+/* The argument key as a number, and no other argument. */
+struct ops_http_number {
+	const char *key;
+	unsigned long least, most; /* at most 8 digits */
+	unsigned long value;
+	bool is_given;
+};
+bool ops_http_number(const struct ops_request *request,
+    struct ops_http_number *number) SHM_MUSTCHECK;
+
 /* Takes root (NULL: there was no memory). */
 enum MHD_Result
 ops_http_json(const struct ops_request *request, unsigned status, json_t *root);
 /* detail is a sentence without foreign bytes. */
 enum MHD_Result ops_http_problem(
     const struct ops_request *request, uint16_t status, const char *detail);
+/* 401, and how to do it right. */
+enum MHD_Result ops_http_unauthorized(const struct ops_request *request);
+/* An answer of the api room, which is copied. */
+enum MHD_Result ops_http_reply(
+    const struct ops_request *request, const struct api_reply *reply);
 /* Takes response (NULL: there was no memory). */
 enum MHD_Result ops_http_answer(const struct ops_request *request,
     unsigned status, const char *content_type, struct MHD_Response *response);

@@ -1,14 +1,15 @@
 /*
- * The ops process: one thread, one poll(2) over three descriptors.
+ * The ops process: one thread, one poll(2) over a few descriptors.
  *
  *	signalfd		TERM, QUIT and INT end the process, USR1
  *				reopens logs
  *	libpq's socket		the notification session (ops_listen.c)
- *	libmicrohttpd's epoll	the control socket (ops_http.c)
+ *	libmicrohttpd's epolls	the control socket, the admin listener's
+ *				sockets (ops_http.c)
  *
  * Nothing in here waits for anybody; ops_listen.c names the one exception.
  * Nobody waits for this process either: when it dies, workers go on serving,
- * and administrators stay in the queue of the control socket, which the master
+ * and administrators stay in the queues of these sockets, which the master
  * holds open, until the next ops takes them.
  */
 #include "config.h"
@@ -25,19 +26,20 @@
 #include "ops/ops_http.h"
 #include "ops/ops_listen.h"
 
-#define POLL_MAX_MS 60000
+#define POLL_MAX_MS 500 /* a sign of life to the master */
+#define HTTP_MAX    (1 + OPS_ADMIN_MAX)
 
 enum {
 	POLL_SIGNALS = 0,
 	POLL_LISTEN,
-	POLL_HTTP,
-	POLL_COUNT,
+	POLL_HTTP, /* and one for each server more */
+	POLL_COUNT = POLL_HTTP + HTTP_MAX,
 };
 
 struct ops {
 	const struct ops_options *options;
 	struct ops_listen *listen;
-	struct ops_http *http; /* NULL: no control socket */
+	struct ops_http *http[HTTP_MAX]; /* NULL: none */
 	int signal_fd;
 	bool is_ending;
 };
@@ -86,8 +88,10 @@ timeout_ms(const struct ops *ops, uint64_t log_us, uint64_t now_us)
 
 	wait_us = due_us > now_us ? due_us - now_us : 0;
 	wait_us = earlier(wait_us, log_us);
-	if (ops->http != NULL)
-		wait_us = earlier(wait_us, ops_http_wait_us(ops->http));
+	for (uint32_t i = 0; i < HTTP_MAX; i++)
+		if (ops->http[i] != NULL)
+			wait_us =
+			    earlier(wait_us, ops_http_wait_us(ops->http[i]));
 	if (wait_us > POLL_MAX_MS * 1000ULL)
 		return POLL_MAX_MS;
 	return (int)((wait_us + 999) / 1000);
@@ -100,6 +104,7 @@ turn(struct ops *ops)
 	uint64_t now_us = shm_clock_us(), log_us;
 	int count;
 
+	shm_board_set(ops->options->board->ops.heartbeat_us, now_us);
 	ops_listen_tick(ops->listen, now_us);
 	log_us = ops->options->log_flush(now_us);
 	memset(fds, 0, sizeof(fds));
@@ -107,9 +112,10 @@ turn(struct ops *ops)
 	    (struct pollfd){.fd = ops->signal_fd, .events = POLLIN};
 	fds[POLL_LISTEN].fd =
 	    ops_listen_fd(ops->listen, &fds[POLL_LISTEN].events);
-	fds[POLL_HTTP] = (struct pollfd){
-	    .fd = ops->http == NULL ? -1 : ops_http_fd(ops->http),
-	    .events = POLLIN};
+	for (uint32_t i = 0; i < HTTP_MAX; i++)
+		fds[POLL_HTTP + i] = (struct pollfd){
+		    .fd = ops->http[i] == NULL ? -1 : ops_http_fd(ops->http[i]),
+		    .events = POLLIN};
 	count = poll(fds, POLL_COUNT, timeout_ms(ops, log_us, now_us));
 	if (count == -1) {
 		SHM_ASSERT(errno == EINTR || errno == ENOMEM);
@@ -119,8 +125,26 @@ turn(struct ops *ops)
 		signals_read(ops);
 	if (fds[POLL_LISTEN].revents != 0)
 		ops_listen_ready(ops->listen, shm_clock_us());
-	if (ops->http != NULL)
-		ops_http_run(ops->http);
+	for (uint32_t i = 0; i < HTTP_MAX; i++)
+		if (ops->http[i] != NULL)
+			ops_http_run(ops->http[i]);
+}
+
+/* To hear of changes is worth more than to be asked: it is not the end. */
+static struct ops_http *
+serve(struct ops *ops, int fd, const char *what)
+{
+	struct ops_http *http = NULL;
+
+	if (fd == -1)
+		return NULL;
+	http = ops_http_new(ops->options, ops->listen, fd);
+	if (http == NULL)
+		ops_say(ops->options, OPS_LOG_ERROR, "control_failed",
+		    "administrators cannot be served",
+		    OPS_LOG_STR("socket", what),
+		    OPS_LOG_STR("error", strerror(errno)));
+	return http;
 }
 
 static int
@@ -131,17 +155,14 @@ run(struct ops *ops)
 	ops->listen = ops_listen_new(options);
 	if (ops->listen == NULL)
 		return EX_OSERR;
-	if (options->control_fd != -1) {
-		ops->http = ops_http_new(options, ops->listen);
-		/* To hear of changes is worth more than to be asked. */
-		if (ops->http == NULL)
-			ops_say(options, OPS_LOG_ERROR, "control_failed",
-			    "the control socket cannot be served",
-			    OPS_LOG_STR("error", strerror(errno)));
-	}
+	ops->http[0] = serve(ops, options->control_fd, "control_socket");
+	for (uint32_t i = 0; i < options->admin_count; i++)
+		ops->http[1 + i] =
+		    serve(ops, options->admin_fd[i], "admin_listen");
 	while (!ops->is_ending)
 		turn(ops);
-	ops_http_free(&ops->http);
+	for (uint32_t i = 0; i < HTTP_MAX; i++)
+		ops_http_free(&ops->http[i]);
 	ops_listen_free(&ops->listen);
 	return EX_OK;
 }

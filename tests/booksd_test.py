@@ -763,7 +763,8 @@ class Booksd:
 
     settings: the -o options; listen defaults to 127.0.0.1 and a free port (a
         list gives several; None leaves -o listen out); control_socket
-        defaults to control.sock in .folder
+        defaults to control.sock in .folder; admin_listen defaults to off,
+        and 127.0.0.1:0 takes a free port
     wait: "livez", "readyz", or None to return at once
     args, env: more arguments and environment
     allow_alarms: the block does not fail because of a sanitizer report or an
@@ -785,6 +786,7 @@ class Booksd:
             settings["listen"] = f"127.0.0.1:{free_port()}"
         self.control = settings.setdefault(
             "control_socket", os.path.join(self.folder, "control.sock"))
+        settings.setdefault("admin_listen", "off")
         listens = settings["listen"] or []
         for one in [listens] if isinstance(listens, str) else listens:
             found = re.match(r"(?:\[(.*)\]|([^:/]*)):([0-9]+)\Z", one)
@@ -844,6 +846,18 @@ class Booksd:
             except (OSError, Truncated):
                 return False
         eventually(answers, f"/{path} answers 200", seconds, 0.01)
+
+    def admin(self, method, target, body=None, headers=(), seconds=10,
+              host="127.0.0.1"):
+        """One request on a connection of its own to the admin listener, whose
+        address the log names."""
+        started = eventually(lambda: self.errors("started"), "it started")
+        text = started[0]["admin_listen"].split()[0]
+        address = (text[5:] if text.startswith("unix:") else
+                   (text.rpartition(":")[0].strip("[]"),
+                    int(text.rpartition(":")[2])))
+        with Raw(address, seconds) as client:
+            return client.request(method, target, body, headers, host)
 
     # -- what it wrote
 

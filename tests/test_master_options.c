@@ -166,6 +166,7 @@ the_defaults_are_the_documented_ones(void **state)
 	assert_string_equal(options.worker.cache_control, "no-cache");
 	assert_true(options.worker.cache_header);
 	assert_string_equal(options.control_socket, "auto");
+	assert_string_equal(options.admin_listen, "127.0.0.1:9180");
 	assert_true(options.migrate_on_start);
 	assert_false(options.fail_fast);
 	assert_string_equal(options.log.access, "stdout");
@@ -652,6 +653,13 @@ rules_between_settings_are_checked(void **state)
 	    {{"cache_control=no-cache "}, EX_CONFIG, "need no space"},
 	    {{"cache_control= no-cache"}, EX_CONFIG, "need no space"},
 	    {{"cache_control=n\xc3\xb6"}, EX_CONFIG, "printable ASCII"},
+	    {{"admin_listen=off"}, EX_OK, ""},
+	    {{"admin_listen=[::1]:0"}, EX_OK, ""},
+	    {{"admin_listen=unix:/run/x"}, EX_OK, ""},
+	    {{"admin_listen=9180"}, EX_CONFIG, "need HOST:PORT"},
+	    {{"admin_token=0123456789abcdef"}, EX_OK, ""},
+	    {{"admin_token=0123456789abcde"}, EX_CONFIG,
+		"admin_token=********: need at least 16 characters"},
 	    {{"control_socket=off"}, EX_OK, ""},
 	    {{"control_socket=/run/x"}, EX_OK, ""},
 	    {{"control_socket=on"}, EX_CONFIG,
