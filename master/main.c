@@ -27,6 +27,7 @@
 #include "master/master_daemon.h"
 #include "master/master_notify.h"
 #include "master/master_ops.h"
+#include "master/master_orders.h"
 #include "master/master_rules.h"
 #include "master/master_supervise.h"
 
@@ -134,7 +135,8 @@ log_start(const struct master_heritage *heritage)
 	    LOG_STR("io_backend", backends[options.worker.io_backend]),
 	    LOG_INT("database_connections", options.database_connections),
 	    LOG_INT("database_connections_per_worker",
-		master_rules_share(&options, options.workers - 1)),
+		master_rules_share(
+		    &options, options.workers, options.workers - 1)),
 	    LOG_INT("cache_bytes", cache.data_bytes),
 	    LOG_INT("cache_segments", cache.segments_count),
 	    LOG_STR("control_socket", control[0] != '\0' ? control : "off"),
@@ -207,10 +209,15 @@ supervise(struct master_listen *listen, const struct master_control *control,
 	    .control = control,
 	    .admin = admin,
 	    .command_fd = -1,
+	    .orders_fd = -1,
+	    .shares = options.workers,
 	    .master = getpid(),
 	};
 	int code = make_memory(&heritage);
 
+	if (code == EX_OK &&
+	    master_orders_open(&heritage.orders_fd, &heritage.command_fd) == -1)
+		code = EX_OSERR;
 	if (code == EX_OK) {
 		log_start(&heritage);
 		master_notify_send("STATUS=Starting");
@@ -219,6 +226,7 @@ supervise(struct master_listen *listen, const struct master_control *control,
 		worker_log(WORKER_LOG_INFO, "stopped", "booksd ends",
 		    LOG_INT("exit_code", code), LOG_END);
 	}
+	master_orders_close(&heritage.orders_fd, &heritage.command_fd);
 	shm_cache_free(&heritage.cache);
 	shm_task_free(&heritage.task);
 	return code;

@@ -171,11 +171,21 @@ fill_options(
 	options->board = heritage->board;
 	options->task = heritage->task;
 	options->cache = heritage->cache;
-	options->workers_count = heritage->options->workers;
+	options->workers_count = heritage->shares;
 	options->version = PACKAGE_VERSION;
 	options->listeners_count = listen->count;
 	for (uint32_t i = 0; i < listen->count; i++)
 		options->listener_fd[i] = listen->listener[i].fd;
+}
+
+/* Orders are between ops and the master. */
+static void
+forget_orders(const struct master_heritage *heritage, bool is_ops)
+{
+	if (heritage->orders_fd != -1)
+		close(heritage->orders_fd);
+	if (heritage->command_fd != -1 && !is_ops)
+		close(heritage->command_fd);
 }
 
 static void SHM_NORETURN
@@ -192,6 +202,7 @@ run_worker(const struct master_heritage *heritage, uint32_t slot)
 	master_daemon_pid_file_forget();
 	master_control_forget(heritage->control);
 	master_admin_forget(heritage->admin);
+	forget_orders(heritage, false);
 	shm_board_set(block->started_us, shm_clock_us());
 	shm_board_set(block->log_dropped, 0);
 	shm_board_set(block->state, SHM_BOARD_STARTING);
@@ -199,7 +210,7 @@ run_worker(const struct master_heritage *heritage, uint32_t slot)
 	fill_options(heritage, &options);
 	options.slot = slot;
 	options.database_connections =
-	    master_rules_share(heritage->options, slot);
+	    master_rules_share(heritage->options, heritage->shares, slot);
 	code = worker_main(&options);
 	worker_log_close();
 	exit(code);
@@ -227,13 +238,15 @@ run_migrate(const struct master_heritage *heritage)
 	master_daemon_pid_file_forget();
 	master_control_forget(heritage->control);
 	master_admin_forget(heritage->admin);
+	forget_orders(heritage, false);
 	close_listeners(heritage->listen);
 	shm_cache_free(&cache);
 	prepare(heritage);
 	fill_options(heritage, &options);
 	options.cache = NULL;
 	options.listeners_count = 0;
-	options.database_connections = master_rules_share(heritage->options, 0);
+	options.database_connections =
+	    master_rules_share(heritage->options, heritage->shares, 0);
 	signal(SIGUSR1, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	sigemptyset(&none);
@@ -252,6 +265,7 @@ run_ops(const struct master_heritage *heritage)
 	master_child_title("booksd: ops");
 	worker_log_forked("ops", -1);
 	master_daemon_pid_file_forget();
+	forget_orders(heritage, true);
 	close_listeners(heritage->listen);
 	prepare(heritage);
 	master_ops_options(heritage, &options);
@@ -269,6 +283,7 @@ run_audit(const struct master_heritage *heritage)
 	master_daemon_pid_file_forget();
 	master_control_forget(heritage->control);
 	master_admin_forget(heritage->admin);
+	forget_orders(heritage, false);
 	close_listeners(heritage->listen);
 	prepare(heritage);
 	(void)setpriority(PRIO_PROCESS, 0, AUDIT_NICE);

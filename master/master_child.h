@@ -21,6 +21,8 @@ struct master_heritage {
 	struct shm_board *board; /* our half of task */
 	struct shm_cache *cache; /* NULL: none */
 	int command_fd;		 /* the end of ops, -1: none */
+	int orders_fd;		 /* the master's end of it */
+	uint32_t shares;	 /* workers that the database's budget is for */
 	pid_t master;
 };
 

@@ -211,12 +211,13 @@ check_admin(struct master_settings *settings)
 }
 
 uint32_t
-master_rules_share(const struct master_options *options, uint32_t slot)
+master_rules_share(
+    const struct master_options *options, uint32_t workers, uint32_t slot)
 {
-	uint32_t share = options->database_connections / options->workers;
+	uint32_t budget = options->database_connections;
+	uint32_t share = budget / workers + (slot < budget % workers);
 
-	return share +
-	       (slot < options->database_connections % options->workers);
+	return share < DB_CONNECTIONS_LEAST ? DB_CONNECTIONS_LEAST : share;
 }
 
 /* EX_NOUSER, EX_NOPERM, or EX_OK with user_id and group_id decided. */

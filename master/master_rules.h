@@ -19,8 +19,9 @@ int master_rules_check(struct master_settings *settings) SHM_MUSTCHECK;
 void master_rules_check_memory(
     struct master_settings *settings, const struct master_memory *memory);
 
-/* Connections of the worker in that slot: an even share of the budget. */
-uint32_t
-master_rules_share(const struct master_options *options, uint32_t slot);
+/* Connections of the worker in that slot: an even share of the budget of that
+ * many workers, at least 2. */
+uint32_t master_rules_share(
+    const struct master_options *options, uint32_t workers, uint32_t slot);
 
 #endif

@@ -13,7 +13,18 @@ struct master_slot {
 	uint64_t started_us; /* of pid */
 	uint64_t start_us;   /* when to start the next one; 0: never */
 	uint32_t failures;   /* deaths in a row */
+	uint32_t generation; /* of the settings that pid was started with */
+	bool is_first;	 /* of the start: if it can never work, booksd ends */
+	bool is_leaving; /* pid was told to end and has no successor here */
+	uint64_t overdue_us; /* with it: when pid is killed */
 };
+
+/* Has it no process, and none to come? */
+static inline bool
+master_slot_is_free(const struct master_slot *slot)
+{
+	return slot->pid == 0 && slot->start_us == 0;
+}
 
 /* The pause after that many deaths in a row: none, then 100 ms doubling up to
  * 30 s. */

@@ -6,10 +6,13 @@
  * no handlers, nothing that runs between two lines of code, and as process 1
  * of a container it gets signals for which it has no handler.  Signals of one
  * kind melt into one while they are pending, therefore the children are reaped
- * and the clock is looked at after every wake-up, whatever its reason.
+ * and the clock is looked at after every wake-up, whatever its reason, and so
+ * are the orders that ops sends.  Each part of the supervision has a tick,
+ * which does what is due and says when it is time again: tick() has them all.
  *
  * PHASES
- *	RUNNING   dead children are replaced
+ *	RUNNING   dead children are replaced, and there are as many workers as
+ *	          are wanted (master_supervise_workers.c)
  *	DRAINING  SIGTERM was passed on; workers time drain_delay themselves;
  *	          our copies of the sockets are closed when it is over
  *	STOPPING  SIGINT was passed on; a second later it is SIGKILL
@@ -20,7 +23,7 @@
  *
  * INVARIANTS
  *   I1  a slot has a process (pid > 0), or a time for its next one
- *       (start_us > 0), or neither: stopped or done.
+ *       (start_us > 0), or neither: it is free, stopped or done.
  *   I2  each death of a child is logged at most once, by child_died(); the
  *       orderly end of a worker that was told to end is not a death.
  *   I3  every process that exits is reaped, ours or adopted: as process 1, or
@@ -45,8 +48,9 @@
 #define DRAIN_GRACE_US 500000
 #define OPS_DELAY_US   100000
 
+/* SIGIO: ops has sent an order (master_orders.c). */
 static const int awaited[] = {SIGCHLD, SIGTERM, SIGQUIT, SIGINT, SIGUSR1,
-    SIGHUP, SIGUSR2, SIGWINCH, SIGTTIN, SIGTTOU};
+    SIGHUP, SIGUSR2, SIGWINCH, SIGTTIN, SIGTTOU, SIGIO};
 
 static void
 awaited_set(sigset_t *set)
@@ -75,7 +79,7 @@ master_supervise_block_signals(void)
 static void
 kill_workers(const struct master_supervisor *supervisor, int number)
 {
-	for (uint32_t i = 0; i < master_supervise_workers(supervisor); i++)
+	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++)
 		master_slot_kill(&supervisor->worker[i], number);
 }
 
@@ -84,7 +88,7 @@ workers_alive(const struct master_supervisor *supervisor)
 {
 	uint32_t count = 0;
 
-	for (uint32_t i = 0; i < master_supervise_workers(supervisor); i++)
+	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++)
 		count += supervisor->worker[i].pid > 0;
 	return count;
 }
@@ -107,17 +111,18 @@ leave_running(struct master_supervisor *supervisor)
 	shm_board_set(supervisor->heritage->board->draining, 1);
 	supervisor->migrate.start_us = 0;
 	supervisor->ops.start_us = 0;
-	for (uint32_t i = 0; i < master_supervise_workers(supervisor); i++)
+	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++)
 		supervisor->worker[i].start_us = 0;
 	master_slot_kill(&supervisor->migrate, SIGTERM);
 	master_notify_send("STOPPING=1\nSTATUS=Stopping");
 }
 
-static void
-drain(struct master_supervisor *supervisor, uint64_t now_us)
+void
+master_supervise_drain(struct master_supervisor *supervisor)
 {
 	const struct worker_options *worker =
 	    &supervisor->heritage->options->worker;
+	uint64_t now_us = shm_clock_us();
 
 	SHM_ASSERT(supervisor->phase == MASTER_PHASE_RUNNING);
 	leave_running(supervisor);
@@ -209,18 +214,28 @@ say_unsupported(struct master_supervisor *supervisor, int number)
 	    LOG_STR("signal", name), LOG_END);
 }
 
+void
+master_supervise_reopen(struct master_supervisor *supervisor)
+{
+	/* First here: a new file gets the workers' user as owner. */
+	worker_log_reopen();
+	kill_workers(supervisor, SIGUSR1);
+	master_slot_kill(&supervisor->ops, SIGUSR1);
+}
+
 static void
 handle_signal(struct master_supervisor *supervisor, int number)
 {
 	uint64_t now_us = shm_clock_us();
 
 	switch (number) {
-	case SIGCHLD:
-		break; /* reaping follows every wake-up */
+	case SIGCHLD: /* reaping follows every wake-up, */
+	case SIGIO:   /* and so does reading orders */
+		break;
 	case SIGTERM:
 	case SIGQUIT:
 		if (supervisor->phase == MASTER_PHASE_RUNNING)
-			drain(supervisor, now_us);
+			master_supervise_drain(supervisor);
 		else
 			stop(supervisor, now_us, "second signal");
 		break;
@@ -228,10 +243,16 @@ handle_signal(struct master_supervisor *supervisor, int number)
 		stop(supervisor, now_us, "SIGINT");
 		break;
 	case SIGUSR1:
-		/* First here: a new file gets the workers' user as owner. */
-		worker_log_reopen();
-		kill_workers(supervisor, SIGUSR1);
-		master_slot_kill(&supervisor->ops, SIGUSR1);
+		master_supervise_reopen(supervisor);
+		break;
+	case SIGTTIN:
+		master_supervise_step(supervisor, 1, "SIGTTIN");
+		break;
+	case SIGTTOU:
+		master_supervise_step(supervisor, -1, "SIGTTOU");
+		break;
+	case SIGWINCH:
+		master_supervise_rest(supervisor);
 		break;
 	default:
 		say_unsupported(supervisor, number);
@@ -251,7 +272,7 @@ look_at_board(struct master_supervisor *supervisor)
 		return;
 	supervisor->is_ready = true;
 	snprintf(state, sizeof(state), "READY=1\nSTATUS=Serving, %u workers",
-	    master_supervise_workers(supervisor));
+	    supervisor->wanted);
 	master_notify_send(state);
 }
 
@@ -273,39 +294,51 @@ advance(struct master_supervisor *supervisor, uint64_t now_us)
 		kill_leftovers(supervisor);
 }
 
+/* When a phase or a birth is due although no signal comes. */
 static uint64_t
-sooner(uint64_t at_us, uint64_t when_us)
+next_us(const struct master_supervisor *supervisor, uint64_t now_us)
 {
-	return when_us > 0 && when_us < at_us ? when_us : at_us;
-}
+	uint64_t at_us = UINT64_MAX;
 
-/* When something has to be done although no signal comes; the cache's part
- * is known. */
-static uint64_t
-next_us(const struct master_supervisor *supervisor, uint64_t now_us,
-    uint64_t log_us, uint64_t cache_us)
-{
-	uint64_t at_us = log_us == UINT64_MAX ? UINT64_MAX : now_us + log_us;
-
-	at_us = sooner(at_us, cache_us);
 	if (supervisor->audit.pid == 0)
-		at_us = sooner(at_us, supervisor->audit.start_us);
-
+		at_us =
+		    master_supervise_sooner(at_us, supervisor->audit.start_us);
 	if (supervisor->phase == MASTER_PHASE_RUNNING) {
-		at_us = sooner(at_us, supervisor->migrate.start_us);
-		at_us = sooner(at_us, supervisor->ops.start_us);
-		for (uint32_t i = 0; i < master_supervise_workers(supervisor);
-		     i++)
-			at_us = sooner(at_us, supervisor->worker[i].start_us);
+		at_us = master_supervise_sooner(
+		    at_us, supervisor->migrate.start_us);
+		at_us =
+		    master_supervise_sooner(at_us, supervisor->ops.start_us);
+		for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++)
+			at_us = master_supervise_sooner(
+			    at_us, supervisor->worker[i].start_us);
 		if (!supervisor->is_ready)
-			at_us = sooner(at_us, now_us + SERVED_POLL_US);
+			at_us = master_supervise_sooner(
+			    at_us, now_us + SERVED_POLL_US);
 		return at_us;
 	}
 	if (supervisor->has_listeners)
-		at_us = sooner(at_us, supervisor->close_listen_us);
+		at_us =
+		    master_supervise_sooner(at_us, supervisor->close_listen_us);
 	if (supervisor->phase != MASTER_PHASE_KILLING)
-		at_us = sooner(at_us, supervisor->kill_us);
+		at_us = master_supervise_sooner(at_us, supervisor->kill_us);
 	return at_us;
+}
+
+/* Everything that is due, each part by itself.  When to look again. */
+static uint64_t
+tick(struct master_supervisor *supervisor, uint64_t now_us)
+{
+	uint64_t at_us, log_us;
+
+	at_us = master_supervise_workers_tick(supervisor, now_us);
+	advance(supervisor, now_us);
+	at_us = master_supervise_sooner(
+	    at_us, master_cache_tick(&supervisor->cache, now_us));
+	at_us = master_supervise_sooner(at_us, next_us(supervisor, now_us));
+	log_us = worker_log_flush(now_us);
+	return log_us == UINT64_MAX
+		   ? at_us
+		   : master_supervise_sooner(at_us, now_us + log_us);
 }
 
 /* The next signal, 0 when the time has come, -1 when waiting is broken. */
@@ -330,14 +363,11 @@ wait_for_signal(const sigset_t *signals, uint64_t now_us, uint64_t at_us)
 static void
 turn(struct master_supervisor *supervisor)
 {
-	uint64_t now_us = shm_clock_us(), log_us, cache_us;
+	uint64_t now_us = shm_clock_us(), at_us;
 	int number;
 
-	advance(supervisor, now_us);
-	cache_us = master_cache_tick(&supervisor->cache, now_us);
-	log_us = worker_log_flush(now_us);
-	number = wait_for_signal(&supervisor->signals, now_us,
-	    next_us(supervisor, now_us, log_us, cache_us));
+	at_us = tick(supervisor, now_us);
+	number = wait_for_signal(&supervisor->signals, now_us, at_us);
 	if (number > 0) {
 		handle_signal(supervisor, number);
 	} else if (number < 0) {
@@ -356,16 +386,18 @@ plan_start(struct master_supervisor *supervisor, uint64_t now_us)
 		    heritage->board->migrate, SHM_BOARD_MIGRATE_PENDING);
 		supervisor->migrate.start_us = now_us;
 	}
-	for (uint32_t i = 0; i < heritage->options->workers; i++)
+	supervisor->wanted = heritage->options->workers;
+	for (uint32_t i = 0; i < supervisor->wanted; i++) {
 		supervisor->worker[i].start_us = now_us;
+		supervisor->worker[i].is_first = true;
+	}
 	/* Clients wait for the workers, so these get the CPUs first. */
 	if (master_ops_is_wanted(heritage))
 		supervisor->ops.start_us = now_us + OPS_DELAY_US;
 }
 
 int
-master_supervise(
-    const struct master_heritage *heritage, struct master_listen *listen)
+master_supervise(struct master_heritage *heritage, struct master_listen *listen)
 {
 	/* Too large for a stack, and once in a process. */
 	static struct master_supervisor supervisor;
@@ -382,6 +414,7 @@ master_supervise(
 		if (supervisor.phase != MASTER_PHASE_RUNNING &&
 		    children_count(&supervisor) == 0)
 			break;
+		master_supervise_obey(&supervisor);
 		turn(&supervisor);
 	}
 	master_listen_close(listen);

@@ -16,7 +16,7 @@ int master_supervise_block_signals(void) SHM_MUSTCHECK;
  * Keep workers alive until a signal ends the service or the start turns out to
  * be hopeless.  Returns the exit code, with no child left.
  */
-int master_supervise(const struct master_heritage *heritage,
+int master_supervise(struct master_heritage *heritage,
     struct master_listen *listen) SHM_MUSTCHECK;
 
 #endif

@@ -32,6 +32,15 @@ describe_slot(const struct master_supervisor *supervisor,
 	return "worker_died";
 }
 
+/* A death that nobody follows. */
+static void
+say_died(const char *event, const char *text, struct worker_log_field who,
+    pid_t pid, const char *cause, uint64_t alive_ms)
+{
+	worker_log(WORKER_LOG_WARN, event, text, who, LOG_INT("pid", pid),
+	    LOG_STR("cause", cause), LOG_INT("alive_ms", alive_ms), LOG_END);
+}
+
 /* The only place where deaths are logged (I2). */
 static void
 child_died(struct master_supervisor *supervisor, struct master_slot *slot,
@@ -45,16 +54,30 @@ child_died(struct master_supervisor *supervisor, struct master_slot *slot,
 
 	master_slot_describe_death(status, cause, sizeof(cause));
 	if (supervisor->phase != MASTER_PHASE_RUNNING) {
-		worker_log(WORKER_LOG_WARN, event,
-		    "a process died while booksd was stopping", who,
-		    LOG_INT("pid", pid), LOG_STR("cause", cause),
-		    LOG_INT("alive_ms", alive_ms), LOG_END);
+		say_died(event, "a process died while booksd was stopping", who,
+		    pid, cause, alive_ms);
+		return;
+	}
+	if (slot->is_leaving) {
+		say_died(event, "a process died that was told to end", who, pid,
+		    cause, alive_ms);
 		return;
 	}
 	worker_log(WORKER_LOG_ERROR, event, "a process died and is replaced",
 	    who, LOG_INT("pid", pid), LOG_STR("cause", cause),
 	    LOG_INT("alive_ms", alive_ms),
 	    LOG_INT("restart_in_ms", master_slot_plan(slot, now_us)), LOG_END);
+}
+
+static void
+worker_count(struct shm_board *board, int status, bool was_leaving)
+{
+	if (!WIFEXITED(status))
+		shm_board_count(board, SHM_BOARD_EVENT_worker_signal);
+	else if (was_leaving && WEXITSTATUS(status) == EX_OK)
+		shm_board_count(board, SHM_BOARD_EVENT_worker_retired);
+	else
+		shm_board_count(board, SHM_BOARD_EVENT_worker_exit);
 }
 
 static void
@@ -65,16 +88,19 @@ worker_reaped(struct master_supervisor *supervisor, uint32_t i, int status)
 	struct master_slot *slot = &supervisor->worker[i];
 	pid_t pid = slot->pid;
 	bool is_orderly = WIFEXITED(status) && WEXITSTATUS(status) == EX_OK;
-	bool is_first = shm_board_get(block->incarnation) == 1 &&
-			shm_board_get(block->state) == SHM_BOARD_STARTING;
+	bool is_first =
+	    slot->is_first && shm_board_get(block->state) == SHM_BOARD_STARTING;
+	bool was_leaving = slot->is_leaving;
 
 	slot->pid = 0;
+	slot->is_first = false;
 	shm_board_worker_reset(board, i);
 	master_cache_reaped(
 	    &supervisor->cache, shm_task_slot(board, i), shm_clock_us());
 	if (!is_orderly && supervisor->phase <= MASTER_PHASE_DRAINING &&
 	    supervisor->cache.cache != NULL)
 		supervisor->audit.start_us = shm_clock_us();
+	worker_count(board, status, was_leaving);
 	if (supervisor->phase == MASTER_PHASE_RUNNING && is_first &&
 	    master_slot_is_hopeless(status)) {
 		master_supervise_give_up(supervisor, pid, WEXITSTATUS(status));
@@ -86,7 +112,9 @@ worker_reaped(struct master_supervisor *supervisor, uint32_t i, int status)
 	if (!is_orderly)
 		shm_board_set(
 		    block->restarts, shm_board_get(block->restarts) + 1);
-	child_died(supervisor, slot, pid, status);
+	if (!was_leaving || !is_orderly)
+		child_died(supervisor, slot, pid, status);
+	slot->is_leaving = false;
 }
 
 static void
@@ -124,6 +152,7 @@ ops_reaped(struct master_supervisor *supervisor, int status)
 	if (supervisor->phase == MASTER_PHASE_KILLING ||
 	    (supervisor->phase != MASTER_PHASE_RUNNING && is_orderly))
 		return;
+	shm_board_count(board, SHM_BOARD_EVENT_ops_death);
 	shm_board_set(
 	    board->ops.restarts, shm_board_get(board->ops.restarts) + 1);
 	child_died(supervisor, slot, pid, status);
@@ -163,8 +192,7 @@ master_supervise_reap(struct master_supervisor *supervisor)
 			continue;
 		}
 		/* Not found: an orphan that was given to us (I3). */
-		for (uint32_t i = 0; i < master_supervise_workers(supervisor);
-		     i++)
+		for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++)
 			if (supervisor->worker[i].pid == pid) {
 				worker_reaped(supervisor, i, status);
 				break;
@@ -278,7 +306,7 @@ master_supervise_start_due(
 {
 	if (is_due(supervisor->migrate.start_us, now_us))
 		start_migrate(supervisor, now_us);
-	for (uint32_t i = 0; i < master_supervise_workers(supervisor); i++)
+	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++)
 		if (is_due(supervisor->worker[i].start_us, now_us))
 			start_worker(supervisor, i, now_us);
 	if (is_due(supervisor->ops.start_us, now_us))

@@ -7,6 +7,7 @@
 #include <signal.h>
 
 #include "master/master_cache.h"
+#include "master/master_orders.h"
 #include "master/master_slot.h"
 #include "master/master_supervise.h"
 
@@ -18,7 +19,7 @@ enum master_phase {
 };
 
 struct master_supervisor {
-	const struct master_heritage *heritage;
+	struct master_heritage *heritage;
 	struct master_listen *listen;
 	enum master_phase phase;
 	int exit_code;
@@ -28,7 +29,9 @@ struct master_supervisor {
 	uint64_t kill_us;
 	uint64_t unsupported_said; /* a bit for each signal */
 	sigset_t signals;
-	struct master_slot worker[SHM_BOARD_WORKERS_MAX];
+	uint32_t wanted; /* workers, while they do not rest */
+	bool is_resting; /* SIGWINCH: none is wanted for now */
+	struct master_slot worker[SHM_BOARD_SLOTS];
 	struct master_slot migrate;
 	struct master_slot ops;
 	struct master_slot audit; /* start_us: wanted, when it has ended */
@@ -36,17 +39,43 @@ struct master_supervisor {
 	struct master_cache cache;
 };
 
-static inline uint32_t
-master_supervise_workers(const struct master_supervisor *supervisor)
-{
-	return supervisor->heritage->options->workers;
-}
-
 /* ---- master_supervise.c */
+
+/* SIGTERM's and SIGUSR1's work, whoever asked for it. */
+void master_supervise_drain(struct master_supervisor *supervisor);
+void master_supervise_reopen(struct master_supervisor *supervisor);
+/* The sooner of two times; 0 is never. */
+static inline uint64_t
+master_supervise_sooner(uint64_t at_us, uint64_t when_us)
+{
+	return when_us > 0 && when_us < at_us ? when_us : at_us;
+}
 
 /* A child said that it can never work: end booksd with its exit code. */
 void master_supervise_give_up(
     struct master_supervisor *supervisor, pid_t pid, int code);
+
+/* ---- master_supervise_workers.c */
+
+/* Want that many from now on, 1 to SHM_BOARD_WORKERS_MAX: start new ones or
+ * retire the youngest.  reason is for the log. */
+void master_supervise_resize(
+    struct master_supervisor *supervisor, uint32_t wanted, const char *reason);
+/* One more or one less, by a person; never none. */
+void master_supervise_step(
+    struct master_supervisor *supervisor, int step, const char *reason);
+/* Retire all workers and start none until somebody wants some again. */
+void master_supervise_rest(struct master_supervisor *supervisor);
+/* The end of that; false: they did not rest. */
+bool master_supervise_wake(struct master_supervisor *supervisor);
+/* Tell a worker to finish what it has; nobody follows it in its slot. */
+void master_supervise_retire(struct master_supervisor *supervisor, uint32_t i);
+/* Do what ops has asked for. */
+void master_supervise_obey(struct master_supervisor *supervisor);
+/* As many as are wanted, and an end for those that do not come to one.  When
+ * it is time again; UINT64_MAX: never. */
+uint64_t master_supervise_workers_tick(
+    struct master_supervisor *supervisor, uint64_t now_us);
 
 /* ---- master_supervise_child.c */
 

@@ -699,11 +699,10 @@ the_budget_of_connections_is_spent_wholly(void **state)
 		for (uint32_t total = 2 * workers; total <= 200; total++) {
 			uint32_t sum = 0;
 
-			options.workers = workers;
 			options.database_connections = total;
 			for (uint32_t i = 0; i < workers; i++) {
 				uint32_t share =
-				    master_rules_share(&options, i);
+				    master_rules_share(&options, workers, i);
 
 				assert_true(share >= 2);
 				sum += share;

@@ -1,0 +1,274 @@
+/*
+ * How many workers there are, and which.
+ *
+ * There are SHM_BOARD_SLOTS places and always at least one more than workers:
+ * who is replaced in order works on in its place while its successor begins in
+ * another.
+ *
+ *	            start                 SIGHUP                 it ended
+ *	free ------------------> wanted ------------> leaving -----------> free
+ *	              ^            | it died
+ *	              +------------+ (after a pause, master_slot.c)
+ *
+ * INVARIANTS
+ *   W1  wanted slots are brought to the number of workers that are wanted by
+ *       master_supervise_workers_tick(), nowhere else; who wants another number
+ *       changes only that.
+ *   W2  leaving is for ever: such a process ends, by itself or, when its time
+ *is up, by SIGKILL.
+ *
+ * Of too many the youngest go: the oldest have the most connections and the
+ * warmest caches.
+ */
+#include "config.h"
+
+#include <signal.h>
+
+#include "master/master_supervise_part.h"
+
+#define LEAVE_GRACE_US 500000 /* after drain_timeout */
+
+/* ---- counting */
+
+static bool
+is_wanted(const struct master_slot *slot)
+{
+	return !slot->is_leaving && !master_slot_is_free(slot);
+}
+
+static uint32_t
+wanted_count(const struct master_supervisor *supervisor)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++)
+		count += is_wanted(&supervisor->worker[i]);
+	return count;
+}
+
+/* The first free slot, SHM_BOARD_SLOTS: none. */
+static uint32_t
+free_slot(const struct master_supervisor *supervisor)
+{
+	uint32_t i = 0;
+
+	while (
+	    i < SHM_BOARD_SLOTS && !master_slot_is_free(&supervisor->worker[i]))
+		i++;
+	return i;
+}
+
+/* One that does not live yet, else the last one that began. */
+static uint32_t
+youngest(const struct master_supervisor *supervisor)
+{
+	uint32_t found = SHM_BOARD_SLOTS;
+
+	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++) {
+		const struct master_slot *slot = &supervisor->worker[i];
+
+		if (!is_wanted(slot))
+			continue;
+		if (slot->pid == 0)
+			return i;
+		if (found == SHM_BOARD_SLOTS ||
+		    slot->started_us >= supervisor->worker[found].started_us)
+			found = i;
+	}
+	return found;
+}
+
+/* ---- what is wanted */
+
+static void
+want(struct master_supervisor *supervisor, uint32_t wanted)
+{
+	struct master_heritage *heritage = supervisor->heritage;
+	uint32_t usual = heritage->options->workers;
+
+	supervisor->wanted = wanted;
+	/* The budget of connections is divided among as many as there may be
+	 * without anybody's interference, or more if there are more. */
+	heritage->shares = wanted > usual ? wanted : usual;
+	shm_board_set(heritage->board->workers_wanted, wanted);
+}
+
+void
+master_supervise_resize(
+    struct master_supervisor *supervisor, uint32_t wanted, const char *reason)
+{
+	uint32_t before = supervisor->wanted;
+
+	SHM_ASSERT(wanted >= 1 && wanted <= SHM_BOARD_WORKERS_MAX);
+	if (supervisor->phase != MASTER_PHASE_RUNNING)
+		return;
+	(void)master_supervise_wake(supervisor);
+	want(supervisor, wanted);
+	if (wanted == before)
+		return;
+	shm_board_count(supervisor->heritage->board, SHM_BOARD_EVENT_resize);
+	worker_log(WORKER_LOG_INFO, "resize", "the number of workers changes",
+	    LOG_STR("reason", reason), LOG_INT("from", before),
+	    LOG_INT("to", wanted), LOG_END);
+}
+
+void
+master_supervise_step(
+    struct master_supervisor *supervisor, int step, const char *reason)
+{
+	int64_t wanted = (int64_t)supervisor->wanted + step;
+
+	if (supervisor->phase != MASTER_PHASE_RUNNING ||
+	    (step > 0 && master_supervise_wake(supervisor)))
+		return;
+	if (wanted >= 1 && wanted <= SHM_BOARD_WORKERS_MAX) {
+		master_supervise_resize(supervisor, (uint32_t)wanted, reason);
+		return;
+	}
+	worker_log(WORKER_LOG_WARN, "resize_refused",
+	    "there are as many workers, or as few, as there can be",
+	    LOG_STR("reason", reason), LOG_INT("workers", supervisor->wanted),
+	    LOG_END);
+}
+
+void
+master_supervise_rest(struct master_supervisor *supervisor)
+{
+	if (supervisor->phase != MASTER_PHASE_RUNNING || supervisor->is_resting)
+		return;
+	supervisor->is_resting = true;
+	shm_board_set(supervisor->heritage->board->workers_wanted, 0);
+	worker_log(WORKER_LOG_WARN, "workers_rest",
+	    "all workers finish what they have and end; clients wait until "
+	    "SIGTTIN or SIGHUP brings workers back",
+	    LOG_INT("workers", supervisor->wanted), LOG_END);
+}
+
+bool
+master_supervise_wake(struct master_supervisor *supervisor)
+{
+	if (!supervisor->is_resting)
+		return false;
+	supervisor->is_resting = false;
+	want(supervisor, supervisor->wanted);
+	worker_log(WORKER_LOG_INFO, "workers_return", "workers start again",
+	    LOG_INT("workers", supervisor->wanted), LOG_END);
+	return true;
+}
+
+/* ---- bringing it about */
+
+void
+master_supervise_retire(struct master_supervisor *supervisor, uint32_t i)
+{
+	const struct worker_options *options =
+	    &supervisor->heritage->options->worker;
+	struct master_slot *slot = &supervisor->worker[i];
+
+	SHM_ASSERT(is_wanted(slot));
+	slot->start_us = 0;
+	if (slot->pid == 0)
+		return; /* it is free now */
+	slot->is_leaving = true;
+	slot->overdue_us = shm_clock_us() +
+			   (uint64_t)options->drain_timeout_ms * 1000 +
+			   LEAVE_GRACE_US;
+	master_slot_kill(slot, SIGHUP);
+}
+
+static void
+plan_worker(struct master_supervisor *supervisor, uint32_t i, uint64_t now_us)
+{
+	struct master_slot *slot = &supervisor->worker[i];
+
+	SHM_ASSERT(master_slot_is_free(slot));
+	*slot = (struct master_slot){.start_us = now_us};
+}
+
+static void
+balance(struct master_supervisor *supervisor, uint64_t now_us)
+{
+	uint32_t goal = supervisor->is_resting ? 0 : supervisor->wanted;
+	uint32_t count = wanted_count(supervisor), i;
+
+	for (; count > goal; count--)
+		master_supervise_retire(supervisor, youngest(supervisor));
+	for (; count < goal; count++) {
+		i = free_slot(supervisor);
+		if (i == SHM_BOARD_SLOTS)
+			return; /* when one of the leaving has ended */
+		plan_worker(supervisor, i, now_us);
+	}
+}
+
+/* Those that were told to end and did not. */
+static uint64_t
+overdue_tick(struct master_supervisor *supervisor, uint64_t now_us)
+{
+	uint64_t at_us = UINT64_MAX;
+
+	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++) {
+		struct master_slot *slot = &supervisor->worker[i];
+
+		if (!slot->is_leaving || slot->overdue_us == 0)
+			continue;
+		if (slot->overdue_us > now_us) {
+			at_us =
+			    master_supervise_sooner(at_us, slot->overdue_us);
+			continue;
+		}
+		slot->overdue_us = 0;
+		worker_log(WORKER_LOG_WARN, "retire_overdue",
+		    "a worker that did not end in time is killed",
+		    LOG_INT("worker", i), LOG_INT("pid", slot->pid), LOG_END);
+		master_slot_kill(slot, SIGKILL);
+	}
+	return at_us;
+}
+
+uint64_t
+master_supervise_workers_tick(
+    struct master_supervisor *supervisor, uint64_t now_us)
+{
+	if (supervisor->phase != MASTER_PHASE_RUNNING)
+		return UINT64_MAX; /* the phases have their own deadlines */
+	balance(supervisor, now_us);
+	return overdue_tick(supervisor, now_us);
+}
+
+/* ---- orders from ops */
+
+static void
+obey(struct master_supervisor *supervisor, const struct shm_command *command)
+{
+	if (supervisor->phase != MASTER_PHASE_RUNNING)
+		return;
+	switch ((enum shm_command_verb)command->verb) {
+	case SHM_COMMAND_DRAIN:
+		master_supervise_drain(supervisor);
+		break;
+	case SHM_COMMAND_RELOAD:
+		break;
+	case SHM_COMMAND_WORKERS:
+		master_supervise_resize(supervisor, command->argument, "order");
+		break;
+	case SHM_COMMAND_REOPEN:
+		master_supervise_reopen(supervisor);
+		break;
+	}
+}
+
+void
+master_supervise_obey(struct master_supervisor *supervisor)
+{
+	struct shm_command command;
+	uint32_t count = 0;
+
+	while (master_orders_next(supervisor->heritage->orders_fd, &command)) {
+		obey(supervisor, &command);
+		if (++count == MASTER_ORDERS_MAX) {
+			(void)raise(SIGIO); /* the rest in the next turn */
+			return;
+		}
+	}
+}
