@@ -25,6 +25,7 @@
 
 #include "master/master_cache.h"
 #include "master/master_daemon.h"
+#include "master/master_ecs.h"
 #include "master/master_notify.h"
 #include "master/master_ops.h"
 #include "master/master_orders.h"
@@ -132,6 +133,7 @@ log_start(const struct master_heritage *heritage)
 	    LOG_STR("listen", addresses), LOG_INT("backlog", listen->backlog),
 	    LOG_INT("workers", options.workers),
 	    LOG_STR("workers_source", options.workers_source),
+	    LOG_INT("limit_millicpus", options.limit_millicpus),
 	    LOG_STR("io_backend", backends[options.worker.io_backend]),
 	    LOG_INT("database_connections", options.database_connections),
 	    LOG_INT("database_connections_per_worker",
@@ -189,6 +191,7 @@ make_memory(struct master_heritage *heritage)
 	shm_board_set(heritage->board->workers_min, options.workers);
 	shm_board_set(heritage->board->workers_max, options.workers);
 	shm_board_source_set(heritage->board, options.workers_source);
+	shm_board_set(heritage->board->cpu.millicpus, options.limit_millicpus);
 	if (options.cache_bytes == 0)
 		return EX_OK;
 	heritage->cache = master_cache_new(&options);
@@ -220,6 +223,7 @@ supervise(struct master_listen *listen, const struct master_control *control,
 		code = EX_OSERR;
 	if (code == EX_OK) {
 		log_start(&heritage);
+		master_ecs_log();
 		master_notify_send("STATUS=Starting");
 		master_daemon_started(strcmp(options.log.error, "stderr") == 0);
 		code = master_supervise(&heritage, listen);

@@ -7,6 +7,7 @@
  */
 #include "config.h"
 
+#include "master/master_ecs.h"
 #include "master/master_ops.h"
 
 static const enum worker_log_level levels[] = {
@@ -49,6 +50,7 @@ master_ops_options(
 	    .task = heritage->task,
 	    .board = heritage->board,
 	    .cache = heritage->cache,
+	    .ecs = master_ecs_task(),
 	    .version = PACKAGE_VERSION,
 	    .database = settings->worker.database,
 	    .database_connect_timeout_ms =

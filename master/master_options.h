@@ -37,6 +37,7 @@ struct master_options {
 	/* decided by master_rules_check() */
 	char workers_source[160];     /* why so many, for the log */
 	bool admin_listen_is_default; /* nobody gave it */
+	uint32_t limit_millicpus;     /* of the CPUs; 0: none was found */
 	bool drops_privileges;
 	uint32_t user_id;
 	uint32_t group_id;

@@ -19,6 +19,7 @@
 #include "master/master_admin.h"
 #include "master/master_cache.h"
 #include "master/master_control.h"
+#include "master/master_ecs.h"
 #include "master/master_listen.h"
 #include "master/master_memory.h"
 #include "master/master_rules.h"
@@ -82,14 +83,17 @@ check_database(struct master_settings *settings)
 static void
 decide_workers(struct master_options *options)
 {
+	const struct ops_ecs_task *task = master_ecs_task();
 	struct master_sizing sizing;
 
+	master_sizing_decide("", master_sizing_affinity(),
+	    task != NULL ? task->millicpus : 0, &sizing);
+	options->limit_millicpus = sizing.millicpus;
 	if (options->workers > 0) {
 		snprintf(options->workers_source,
 		    sizeof(options->workers_source), "setting");
 		return;
 	}
-	master_sizing_decide("", master_sizing_affinity(), &sizing);
 	options->workers = sizing.workers;
 	memcpy(options->workers_source, sizing.source, sizeof(sizing.source));
 }

@@ -9,6 +9,7 @@
 #ifndef OPS_H
 #define OPS_H
 
+#include "ops/ops_ecs.h"
 #include "shm/shm_cache.h"
 #include "shm/shm_task.h"
 
@@ -33,6 +34,7 @@ struct ops_options {
 	struct shm_board *board; /* our master's half of it */
 	struct shm_cache *cache; /* NULL: off; entered as SLOT_OTHER.  Its
 				    policy was set before the fork. */
+	const struct ops_ecs_task *ecs; /* NULL: not in a task of ECS */
 	const char *version;
 	const char *database; /* conninfo */
 	uint32_t database_connect_timeout_ms;

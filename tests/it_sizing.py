@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""Goal: the number of workers follows the limits that really hold, that of an
+ECS task among them, and the log says what decided.
+
+Method: the real binary, and a metadata endpoint of our own on this machine
+which answers as the service does, wrongly, too much, or not at all.
+"""
+import contextlib
+import http.server
+import json
+import os
+import threading
+import time
+
+import booksd_test as t
+
+NOWHERE = "host=127.0.0.1 port=1 connect_timeout=1"
+BASIC = {"database": NOWHERE, "migrate_on_start": "off", "workers": "auto",
+         "cache_size": 0, "drain_delay": "0s", "drain_timeout": "5s"}
+TASK = {"Cluster": "default", "Family": "books", "Revision": "7",
+        "TaskARN": "arn:aws:ecs:eu-west-1:111122223333:task/default/0af3",
+        "Limits": {"CPU": 0.5, "Memory": 512}}
+CPUS = len(os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def endpoint(status=200, body=json.dumps(TASK), fail_first=0, pause=0,
+             location=None):
+    """The environment of a task whose endpoint answers so, and the requests
+    that it got."""
+    asked = []
+    release = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            if pause:
+                release.wait(pause)
+            with contextlib.suppress(OSError):
+                is_early = len(asked) <= fail_first
+                self.send_response(500 if is_early else status)
+                if location:
+                    self.send_header("Location", location)
+                data = body.encode()
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,),
+                     daemon=True).start()
+    uri = f"http://127.0.0.1:{server.server_address[1]}/v4/0af3-1"
+    try:
+        yield {"ECS_CONTAINER_METADATA_URI_V4": uri}, asked
+    finally:
+        release.set()
+        server.shutdown()
+        server.server_close()
+
+
+def start_of(env, settings=()):
+    """What booksd says of itself at its start: (started, ecs events, number
+    of workers that run)."""
+    with t.Booksd({**BASIC, **dict(settings)}, env=env) as server:
+        started = server.errors("started")[0]
+        t.eventually(lambda: len(server.worker_pids()) == started["workers"],
+                     "all workers run")
+        return (started, server.errors("ecs_task"),
+                server.errors("ecs_task_unknown"))
+
+
+@t.case("the limit of the task decides, and the log says so")
+def _():
+    with endpoint() as (env, asked):
+        started, task, unknown = start_of(env)
+    t.equal(started["workers"], 1)
+    t.equal(started["workers_source"], "ECS task limit of 0.500 vCPU")
+    t.equal(started["limit_millicpus"], 500)
+    t.equal(asked, ["/v4/0af3-1/task"])
+    t.equal((task[0]["family"], task[0]["revision"], task[0]["task"]),
+            ("books", "7", "0af3"))
+    t.equal(unknown, [])
+
+
+@t.case("a setting goes before the limit of the task")
+def _():
+    with endpoint() as (env, _):
+        started, task, _ = start_of(env, {"workers": 2})
+    t.equal((started["workers"], started["workers_source"]), (2, "setting"))
+    t.equal(len(task), 1, "the task is known all the same")
+
+
+@t.case("an endpoint that is not up yet is asked again")
+def _():
+    with endpoint(fail_first=2) as (env, asked):
+        started, _, _ = start_of(env)
+    t.equal(started["limit_millicpus"], 500)
+    t.equal(len(asked), 3)
+
+
+def is_ignored(env, asked=None):
+    started, task, unknown = start_of(env)
+    t.check("ECS" not in started["workers_source"], started["workers_source"])
+    t.check(1 <= started["workers"] <= CPUS, started["workers"])
+    t.equal(task, [])
+    t.equal(len(unknown), 1)
+    if asked is not None:
+        t.equal(asked, [], "requests")
+    return unknown[0]["reason"]
+
+
+@t.case("an endpoint that does not answer delays the start for a second")
+def _():
+    with endpoint(pause=20) as (env, _):
+        begin = time.monotonic()
+        is_ignored(env)
+        t.check(time.monotonic() - begin < 10, "it took too long")
+
+
+@t.case("an answer that is no task changes nothing")
+def _():
+    for body in ("not json", "{}", "[1]"):
+        with endpoint(body=body) as (env, _):
+            t.equal(is_ignored(env), "the answer describes no task")
+
+
+@t.case("an answer of more than 256 KiB is not read")
+def _():
+    body = json.dumps({**TASK, "Containers": "x" * (257 << 10)})
+    with endpoint(body=body) as (env, _):
+        t.equal(is_ignored(env), "the answer is too long")
+
+
+@t.case("a redirect is not followed")
+def _():
+    with endpoint() as (other, asked):
+        to = other["ECS_CONTAINER_METADATA_URI_V4"] + "/task"
+        with endpoint(status=302, body="", location=to) as (env, _):
+            is_ignored(env)
+        t.equal(asked, [], "requests")
+
+
+@t.case("nobody outside of the machine is asked, and no proxy")
+def _():
+    for uri in ("http://example.com/v4/a", "https://127.0.0.1/v4/a",
+                "file:///etc/passwd"):
+        t.equal(is_ignored({"ECS_CONTAINER_METADATA_URI_V4": uri}),
+                "not http to a link-local address")
+    with endpoint() as (env, asked), endpoint() as (proxy, proxied):
+        uri = proxy["ECS_CONTAINER_METADATA_URI_V4"]
+        start_of({**env, "http_proxy": uri, "ALL_PROXY": uri})
+        t.equal((len(asked), proxied), (1, []))
+
+
+t.done()
