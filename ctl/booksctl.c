@@ -16,23 +16,25 @@
 static int command_help(const struct ctl *ctl, int argc, char **argv);
 static int command_version(const struct ctl *ctl, int argc, char **argv);
 
-static const struct command {
-	const char *name;
-	int (*run)(const struct ctl *ctl, int argc, char **argv);
-	const char *usage; /* its arguments */
-	const char *help;
-	bool needs_database;
-} commands[] = {
-    {"cache", ctl_cache, "[status | flush [WHAT ...] | keys]",
+const struct ctl_command ctl_commands[] = {
+    {"cache", ctl_cache,
+	"[-S PATH] [--json] [status | flush [WHAT ...] | keys [-n COUNT]]",
 	"look at the cache, or empty it", false},
+    {"completion", ctl_completion, "(bash | zsh | fish)",
+	"print a script with which a shell completes commands", false},
     {"export", ctl_export, "[FILE]", "write all books as CSV", true},
     {"help", command_help, "", "print this", false},
     {"import", ctl_import, "[--dry-run] [--allow-rejects=N] FILE",
 	"load books from CSV", true},
+    {"log", ctl_log,
+	"[-f] [--event=NAME] [--level=LEVEL] [--path=PATTERN] [--slow=MS]"
+	" [--status=CODES] [--worker=N] [FILE]",
+	"read booksd's JSON log lines", false},
     {"migrate", ctl_migrate, "[--wait[=SECONDS]]",
 	"bring the tables up to date", true},
     {"version", command_version, "", "print the version", false},
 };
+const size_t ctl_commands_count = SHM_ARRAY_LEN(ctl_commands);
 
 #define WORD_BYTES_MAX 32
 
@@ -70,14 +72,14 @@ distance(const char *a, const char *b)
 static int
 command_unknown(const char *name)
 {
-	const struct command *nearest = NULL;
+	const struct ctl_command *nearest = NULL;
 	size_t best = 3, found;
 
-	for (size_t i = 0; i < SHM_ARRAY_LEN(commands); i++) {
-		found = distance(name, commands[i].name);
+	for (size_t i = 0; i < ctl_commands_count; i++) {
+		found = distance(name, ctl_commands[i].name);
 		if (found < best) {
 			best = found;
-			nearest = &commands[i];
+			nearest = &ctl_commands[i];
 		}
 	}
 	if (nearest != NULL)
@@ -86,40 +88,69 @@ command_unknown(const char *name)
 	return ctl_usage("unknown command");
 }
 
-static const struct command *
+static const struct ctl_command *
 command_find(const char *name)
 {
-	for (size_t i = 0; i < SHM_ARRAY_LEN(commands); i++)
-		if (strcmp(commands[i].name, name) == 0)
-			return &commands[i];
+	for (size_t i = 0; i < ctl_commands_count; i++)
+		if (strcmp(ctl_commands[i].name, name) == 0)
+			return &ctl_commands[i];
 	return NULL;
+}
+
+#define HELP_INDENT  14
+#define HELP_COLUMNS 80
+
+/* In lines that are broken before an option alone. */
+static void
+print_usage(const char *usage)
+{
+	size_t column = HELP_INDENT - 1;
+
+	printf("%*s", HELP_INDENT - 1, "");
+	while (*usage != '\0') {
+		size_t len = 1; /* with the next blank that may end a line */
+
+		while (usage[len] != '\0' &&
+		       (usage[len] != ' ' || usage[len + 1] != '['))
+			len++;
+		if (column + len > HELP_COLUMNS) {
+			printf("\n%*s", HELP_INDENT - 1, "");
+			column = HELP_INDENT - 1;
+		}
+		printf(" %.*s", (int)len, usage);
+		column += len + 1;
+		usage += len;
+		usage += *usage == ' ';
+	}
+	putchar('\n');
 }
 
 static int
 command_help(const struct ctl *ctl, int argc, char **argv)
 {
-	char usage[64];
-
 	(void)ctl;
 	if (argc > 1)
 		return ctl_usage("%s takes no argument", argv[0]);
-	printf("usage: booksctl [-q] [-d CONNINFO] COMMAND [ARGUMENT ...]\n"
+	printf("usage: booksctl " CTL_GLOBAL_USAGE " COMMAND"
+	       " [ARGUMENT ...]\n"
 	       "\n"
 	       "commands:\n");
-	for (size_t i = 0; i < SHM_ARRAY_LEN(commands); i++) {
-		snprintf(usage, sizeof(usage), "%s %s", commands[i].name,
-		    commands[i].usage);
-		printf("  %-45s %s\n", usage, commands[i].help);
+	for (size_t i = 0; i < ctl_commands_count; i++) {
+		printf("  %-*s%s\n", HELP_INDENT - 2, ctl_commands[i].name,
+		    ctl_commands[i].help);
+		if (*ctl_commands[i].usage != '\0')
+			print_usage(ctl_commands[i].usage);
 	}
 	printf("\n"
 	       "options:\n"
 	       "  -d CONNINFO: the database, a libpq connection string or URI\n"
 	       "  -q: no progress\n"
+	       "  -S PATH: booksd's control socket\n"
 	       "Without -d the database is BOOKS_DATABASE, else what the file\n"
 	       "named by BOOKS_DATABASE_FILE holds, else what libpq's own\n"
 	       "variables say.\n"
-	       "cache asks booksd itself, at its control socket: -S PATH,\n"
-	       "else BOOKS_CONTROL_SOCKET, else where booksd puts it.\n");
+	       "Without -S the control socket, at which booksd itself is\n"
+	       "asked, is BOOKS_CONTROL_SOCKET, else where booksd puts it.\n");
 	return EX_OK;
 }
 
@@ -148,7 +179,7 @@ argument_take(char *argument)
 static int
 command_run(struct ctl *ctl, int argc, char **argv)
 {
-	const struct command *command = command_find(argv[0]);
+	const struct ctl_command *command = command_find(argv[0]);
 	int code;
 
 	if (command == NULL)
@@ -208,7 +239,7 @@ main(int argc, char **argv)
 
 	opterr = 0;
 	/* The + stops at the command, which has options of its own. */
-	while ((option = getopt(argc, argv, "+d:hqV")) != -1) {
+	while ((option = getopt(argc, argv, "+d:hqS:V")) != -1) {
 		switch (option) {
 		case 'd':
 			ctl.database = argument_take(optarg);
@@ -217,6 +248,9 @@ main(int argc, char **argv)
 			return command_help(&ctl, 1, argv);
 		case 'q':
 			ctl.is_quiet = true;
+			break;
+		case 'S':
+			ctl.control = optarg;
 			break;
 		case 'V':
 			return command_version(&ctl, 1, argv);

@@ -13,17 +13,36 @@
 
 struct ctl {
 	const char *database; /* conninfo, URI, name; NULL: libpq's own */
+	const char *control;  /* path of the socket; NULL: look for it */
 	bool is_quiet;
 };
+
+/* usage is what help prints, and what shells complete is read from it: options
+ * (-x, --word, a value behind them in capitals), words in small letters, FILE
+ * or PATH for names of files. */
+struct ctl_command {
+	const char *name;
+	int (*run)(const struct ctl *ctl, int argc, char **argv);
+	const char *usage; /* its arguments */
+	const char *help;
+	bool needs_database;
+};
+
+/* Sorted by name. */
+extern const struct ctl_command ctl_commands[];
+extern const size_t ctl_commands_count;
+#define CTL_GLOBAL_USAGE "[-hqV] [-d CONNINFO] [-S PATH]"
 
 /*
  * A command reads its own arguments (argv[0] is its name, optind is 1) and
  * returns an exit code of sysexits(3).
  */
 int ctl_cache(const struct ctl *ctl, int argc, char **argv);
-int ctl_migrate(const struct ctl *ctl, int argc, char **argv);
-int ctl_import(const struct ctl *ctl, int argc, char **argv);
+int ctl_completion(const struct ctl *ctl, int argc, char **argv);
 int ctl_export(const struct ctl *ctl, int argc, char **argv);
+int ctl_import(const struct ctl *ctl, int argc, char **argv);
+int ctl_log(const struct ctl *ctl, int argc, char **argv);
+int ctl_migrate(const struct ctl *ctl, int argc, char **argv);
 
 /* "booksctl: " and a message on standard error. */
 void ctl_say(const char *format, ...) SHM_PRINTF(1, 2);

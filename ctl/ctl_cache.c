@@ -424,11 +424,10 @@ ctl_cache(const struct ctl *ctl, int argc, char **argv)
 	    {"json", no_argument, NULL, 'j'},
 	    {NULL, 0, NULL, 0},
 	};
-	struct cache cache = {.path = NULL};
+	struct cache cache = {.path = ctl->control};
 	const char *word = "status";
 	int option;
 
-	(void)ctl;
 	while (
 	    (option = getopt_long(argc, argv, "S:n:", options, NULL)) != -1) {
 		if (option == 'S')

@@ -4,6 +4,9 @@
 #include "config.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "api/api_slice.h"
 #include "ctl/ctl_text.h"
@@ -98,4 +101,29 @@ ctl_text_print(FILE *out, const char *text, size_t len)
 		else
 			fwrite(text + at, 1, bytes, out);
 	}
+}
+
+static bool
+is_colored(FILE *out)
+{
+	const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
+
+	if (no_color != NULL && *no_color != '\0')
+		return false;
+	if (term == NULL || strcmp(term, "dumb") == 0)
+		return false;
+	return isatty(fileno(out)) == 1;
+}
+
+const char *
+ctl_text_color(FILE *out, enum ctl_text_color color)
+{
+	static const char *const codes[] = {"\033[0m", "\033[1m", "\033[2m",
+	    "\033[31m", "\033[32m", "\033[33m", "\033[34m"};
+	static signed char known[2]; /* of stdout, stderr: 1 yes, -1 no */
+	signed char *mine = &known[out == stderr];
+
+	if (*mine == 0)
+		*mine = is_colored(out) ? 1 : -1;
+	return *mine > 0 ? codes[color] : "";
 }

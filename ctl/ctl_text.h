@@ -24,4 +24,19 @@ const char *ctl_text_time(double seconds, char out[CTL_TEXT_BYTES]);
  */
 void ctl_text_print(FILE *out, const char *text, size_t len);
 
+/*
+ * What turns a color on, "" when out is not a terminal that shows some, or when
+ * NO_COLOR is set.  out is stdout or stderr.
+ */
+enum ctl_text_color {
+	CTL_TEXT_PLAIN = 0,
+	CTL_TEXT_BOLD,
+	CTL_TEXT_FAINT,
+	CTL_TEXT_RED,
+	CTL_TEXT_GREEN,
+	CTL_TEXT_YELLOW,
+	CTL_TEXT_BLUE,
+};
+const char *ctl_text_color(FILE *out, enum ctl_text_color color);
+
 #endif

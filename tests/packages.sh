@@ -28,6 +28,8 @@ test  mandoc             cmd:mandoc
 test  xz-utils           cmd:xz
 tool  strace             cmd:strace
 tool  haproxy            file:/usr/sbin/haproxy
+tool  zsh                cmd:zsh
+tool  fish               cmd:fish
 tool  spin               cmd:spin
 tool  qemu-user          cmd:qemu-aarch64
 tool  gcc-aarch64-linux-gnu cmd:aarch64-linux-gnu-gcc
