@@ -72,7 +72,7 @@ worker_stats_refused(const struct worker_conn *conn, uint32_t status)
 
 	shm_stats_request(loop->stats.shm, NO_ROUTE, conn->method, status,
 	    shm_clock_us() - began_us);
-	if (status < 500) /* else the fault is ours */
+	if (status != 503) /* else it was well-formed and we had no memory */
 		shm_stats_count(loop->stats.shm, SHM_STATS_malformed, 1);
 }
 
