@@ -60,6 +60,8 @@ static struct {
 	unsigned sent[SLOTS];
 	int sent_res[SLOTS];
 	unsigned closed[SLOTS];
+	unsigned released[SLOTS];
+	int released_fd[SLOTS];
 	unsigned accepted;
 	int accepted_fd[SLOTS];
 	unsigned ready;
@@ -172,6 +174,15 @@ on_closed(void *owner, uint32_t slot)
 }
 
 static void
+on_released(void *owner, uint32_t slot, int fd)
+{
+	(void)owner;
+	assert_int_equal(heard.closed[slot], 0);
+	heard.released[slot]++;
+	heard.released_fd[slot] = fd;
+}
+
+static void
 on_ready(void *owner, uint32_t poller, uint32_t events)
 {
 	uint64_t count;
@@ -190,6 +201,7 @@ static const struct io_events events_announced = {
     .received = on_received,
     .sent = on_sent,
     .closed = on_closed,
+    .released = on_released,
     .ready = on_ready,
 };
 
@@ -198,6 +210,7 @@ static const struct io_events events = {
     .received = on_received,
     .sent = on_sent,
     .closed = on_closed,
+    .released = on_released,
     .ready = on_ready,
 };
 
@@ -841,6 +854,102 @@ a_slow_turn_full_of_large_receives_loses_nothing(void **state)
 	io_end();
 }
 
+/* Whether a byte comes before, while or after it is released: it is received
+ * here, or by whoever has the descriptor then. */
+static void
+a_released_slot_gives_its_descriptor_back_with_all_bytes(void **state)
+{
+	unsigned given = 0;
+	size_t before;
+	int pair[2];
+
+	io_begin(*state);
+	for (unsigned i = 0; i < 200; i++) {
+		heard.bytes_count = 0;
+		pair_open(pair, 0);
+		turns(i % 3 == 0);
+		if (i % 4 == 1)
+			assert_int_equal(write(pair[1], "x", 1), 1);
+		if (i % 8 == 1)
+			turns(1);
+		before = heard.bytes_count;
+		io_release(heard.io, 0);
+		if (i % 4 == 2)
+			assert_int_equal(write(pair[1], "x", 1), 1);
+		UNTIL(heard.released[0] == i + 1);
+		if (i % 4 == 3)
+			assert_int_equal(write(pair[1], "x", 1), 1);
+		if (heard.released_fd[0] == pair[0]) {
+			given++;
+			assert_int_equal(heard.bytes_count, before);
+			turns(1);
+			io_open_slot(heard.io, 0, pair[0]);
+		} else {
+			assert_int_equal(heard.released_fd[0], -EAGAIN);
+		}
+		if (i % 4 != 0)
+			UNTIL(heard.bytes_count == 1);
+		io_send(heard.io, 0, "y", 1);
+		UNTIL(heard.sent[0] == i + 1);
+		close(pair[1]);
+		io_close(heard.io, 0);
+		UNTIL(heard.closed[0] == 1);
+		heard.closed[0] = 0;
+	}
+	assert_true(given >= 100); /* those without bytes before, at least */
+	io_end();
+}
+
+static void
+a_slot_closed_while_it_is_released_is_closed_once(void **state)
+{
+	int pair[2];
+
+	io_begin(*state);
+	for (int i = 0; i < 20; i++) {
+		heard.closed[0] = 0;
+		pair_open(pair, 0);
+		turns(i % 2);
+		io_release(heard.io, 0);
+		io_close(heard.io, 0);
+		UNTIL(heard.closed[0] == 1);
+		turns(2);
+		assert_int_equal(heard.closed[0], 1);
+		assert_int_equal(heard.released[0], 0);
+		assert_int_equal(fcntl(pair[0], F_GETFD), -1);
+		close(pair[1]);
+	}
+	io_end();
+}
+
+static void
+release_the_others(uint32_t slot)
+{
+	for (uint32_t i = 0; i < 8; i++)
+		if (i != slot)
+			io_release(heard.io, i);
+}
+
+static void
+a_slot_of_a_batch_that_is_released_loses_nothing(void **state)
+{
+	io_begin_announced(*state);
+	pairs_open(8);
+	heard.first = release_the_others;
+	UNTIL(received_count(0, 8) > 0);
+	for (uint32_t i = 0; i < 8; i++)
+		UNTIL(heard.released[i] == 1 || heard.received[i] == 1);
+	turns(3);
+	for (uint32_t i = 0; i < 8; i++)
+		if (heard.released[i] == 1 && heard.released_fd[i] >= 0)
+			io_open_slot(heard.io, i, pairs[i][0]);
+	UNTIL(received_count(0, 8) == 8);
+	for (uint32_t i = 0; i < 8; i++)
+		assert_int_equal(heard.last_byte[i], '!' + i);
+	pairs_close(8);
+	io_end();
+}
+
 static void
 the_description_names_what_is_in_use(void **state)
 {
@@ -891,6 +1000,9 @@ static const struct {
     CASE(closing_inside_received_drops_what_was_queued),
     CASE(the_end_of_our_side_is_seen_and_the_other_side_goes_on),
     CASE(one_accept_takes_one_connection),
+    CASE(a_released_slot_gives_its_descriptor_back_with_all_bytes),
+    CASE(a_slot_closed_while_it_is_released_is_closed_once),
+    CASE(a_slot_of_a_batch_that_is_released_loses_nothing),
     CASE(a_stopped_accept_takes_the_client_that_came_before),
     CASE(a_watched_descriptor_is_level_triggered_until_it_is_not_wanted),
     CASE(a_watch_moves_to_another_descriptor),

@@ -164,6 +164,14 @@ io_close(struct io *io, uint32_t slot)
 }
 
 void
+io_release(struct io *io, uint32_t slot)
+{
+	SHM_ASSERT(slot < io->slots_count);
+	SHM_ASSERT(io->events->released != NULL);
+	io->back->release(io, slot);
+}
+
+void
 io_poll(struct io *io, uint32_t poller, int fd, uint32_t events)
 {
 	SHM_ASSERT(poller < IO_POLLERS_MAX);

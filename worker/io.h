@@ -18,6 +18,9 @@
  *   R4  after io_close() only closed() comes for that slot, once, when nothing
  *       of it is under way; then the slot may be opened again.  Late
  *       completions are recognised by the slot's generation and dropped.
+ *   R5  from io_release() to released() nothing is started on the slot, unless
+ *       received() comes first, but it may be closed: then released() does not
+ *       come.
  */
 #ifndef WORKER_IO_H
 #define WORKER_IO_H
@@ -70,6 +73,10 @@ struct io_events {
 	/* res > 0 bytes were taken (maybe fewer than given), or -errno. */
 	void (*sent)(void *owner, uint32_t slot, int res);
 	void (*closed)(void *owner, uint32_t slot);
+	/* io_release() has ended: fd is the callee's and the slot may be opened
+	 * again; or -EAGAIN: something was received() meanwhile, and the slot
+	 * goes on as before. */
+	void (*released)(void *owner, uint32_t slot, int fd);
 	/* events: POLLIN and so on, level-triggered. */
 	void (*ready)(void *owner, uint32_t poller, uint32_t events);
 };
@@ -124,6 +131,9 @@ void io_shutdown_send(struct io *io, uint32_t slot);
  * is still to be called. */
 void io_reset(struct io *io, uint32_t slot);
 void io_close(struct io *io, uint32_t slot);
+/* Give the slot's descriptor back, open and with all bytes still in it; no send
+ * is under way. */
+void io_release(struct io *io, uint32_t slot);
 
 /* Watch fd for events (POLLIN, POLLOUT) until changed; 0: stop watching, to be
  * called before the fd is closed. */

@@ -21,6 +21,7 @@ struct io_back {
 	int (*fd)(const struct io *io, uint32_t slot);
 	void (*shutdown_send)(struct io *io, uint32_t slot);
 	void (*close)(struct io *io, uint32_t slot);
+	void (*release)(struct io *io, uint32_t slot);
 	void (*poll)(struct io *io, uint32_t poller, int fd, uint32_t events);
 	int (*turn)(struct io *io, uint64_t wait_us);
 };

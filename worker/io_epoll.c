@@ -27,10 +27,10 @@
  * A poller that epoll refuses (ENOSPC: no watches are left for this user) is
  * looked at with poll(2) in each turn until epoll takes it.
  *
- * Nothing calls back from inside a starting function: a send that ends at once
- * and a close put an entry into `done`, which io_turn() delivers.  A slot has
- * at most an entry being delivered, a new send and a close in there, so it
- * cannot overflow.
+ * Nothing calls back from inside a starting function: a send that ends at once,
+ * a close and a release put an entry into `done`, which io_turn() delivers.  A
+ * slot has at most an entry being delivered, a new send or release and a close
+ * in there, so it cannot overflow.
  */
 #include "config.h"
 
@@ -87,11 +87,17 @@ struct epoll_received {
 	const char *data;
 };
 
+enum done_kind {
+	DONE_SENT = 0,
+	DONE_CLOSED,
+	DONE_RELEASED, /* res: 0 or -EAGAIN */
+};
+
 struct epoll_done {
 	uint32_t slot;
-	uint32_t generation; /* of a send; a close is always for its slot */
+	uint32_t generation; /* a close is always for its slot */
 	int res;
-	bool is_close;
+	enum done_kind kind;
 };
 
 struct io_epoll {
@@ -124,11 +130,11 @@ epoll_of(struct io *io)
 }
 
 static void
-done_push(struct io_epoll *ep, uint32_t slot, int res, bool is_close)
+done_push(struct io_epoll *ep, uint32_t slot, int res, enum done_kind kind)
 {
 	SHM_ASSERT(ep->done_count < ep->done_max);
 	ep->done[ep->done_count++] =
-	    (struct epoll_done){slot, ep->slot[slot].generation, res, is_close};
+	    (struct epoll_done){slot, ep->slot[slot].generation, res, kind};
 }
 
 static void
@@ -264,7 +270,7 @@ slot_try_send(struct io_epoll *ep, uint32_t index)
 	if (slot->blocked)
 		return;
 	slot->sending = false;
-	done_push(ep, index, n >= 0 ? (int)n : -errno, false);
+	done_push(ep, index, n >= 0 ? (int)n : -errno, DONE_SENT);
 }
 
 static void
@@ -305,7 +311,26 @@ epoll_close(struct io *io, uint32_t index)
 	slot->receiving = slot->readable = false;
 	slot->sending = slot->blocked = false;
 	slot->generation++;
-	done_push(ep, index, 0, true);
+	done_push(ep, index, 0, DONE_CLOSED);
+}
+
+/* What the kernel holds goes with the descriptor, what the batch holds does
+ * not. */
+static void
+epoll_release(struct io *io, uint32_t index)
+{
+	struct io_epoll *ep = epoll_of(io);
+	struct epoll_slot *slot = &ep->slot[index];
+
+	SHM_ASSERT(slot->fd != -1);
+	SHM_ASSERT(!slot->sending);
+	if (slot->held) {
+		done_push(ep, index, -EAGAIN, DONE_RELEASED);
+		return;
+	}
+	epoll_ctl(ep->epoll_fd, EPOLL_CTL_DEL, slot->fd, NULL);
+	slot->receiving = slot->readable = false;
+	done_push(ep, index, 0, DONE_RELEASED);
 }
 
 static void
@@ -532,6 +557,36 @@ refused_look(struct io_epoll *ep)
 	return called;
 }
 
+static int
+released_deliver(struct io_epoll *ep, const struct epoll_done *done)
+{
+	struct epoll_slot *slot = &ep->slot[done->slot];
+	int fd = done->res;
+
+	if (fd == 0) {
+		fd = slot->fd;
+		slot->fd = -1;
+		slot->generation++;
+	}
+	ep->io.events->released(ep->io.owner, done->slot, fd);
+	return 1;
+}
+
+static int
+done_one(struct io_epoll *ep, const struct epoll_done *done)
+{
+	if (done->kind == DONE_CLOSED) {
+		ep->io.events->closed(ep->io.owner, done->slot);
+		return 1;
+	}
+	if (ep->slot[done->slot].generation != done->generation)
+		return 0;
+	if (done->kind == DONE_RELEASED)
+		return released_deliver(ep, done);
+	ep->io.events->sent(ep->io.owner, done->slot, done->res);
+	return 1;
+}
+
 /* Only what was there at the start: a callback's own sends come next turn. */
 static int
 done_deliver(struct io_epoll *ep)
@@ -542,13 +597,7 @@ done_deliver(struct io_epoll *ep)
 	for (uint32_t i = 0; i < count; i++) {
 		struct epoll_done done = ep->done[i];
 
-		if (done.is_close)
-			ep->io.events->closed(ep->io.owner, done.slot);
-		else if (ep->slot[done.slot].generation == done.generation)
-			ep->io.events->sent(ep->io.owner, done.slot, done.res);
-		else
-			continue;
-		called++;
+		called += done_one(ep, &done);
 	}
 	for (uint32_t i = count; i < ep->done_count; i++)
 		ep->done[i - count] = ep->done[i];
@@ -636,6 +685,7 @@ static const struct io_back epoll_back = {
     .fd = epoll_fd,
     .shutdown_send = epoll_shutdown_send,
     .close = epoll_close,
+    .release = epoll_release,
     .poll = epoll_poll,
     .turn = epoll_turn,
 };

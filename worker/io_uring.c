@@ -48,6 +48,7 @@
 #define BUFFER_BYTES  4096
 #define BUFFER_GROUP  0
 #define SCRATCH_BYTES (64u << 10) /* for the poll way of receiving */
+#define RELEASED      (1u << 31)  /* in `closed`: it is a release */
 
 enum tag_kind {
 	TAG_RECEIVE = 1,
@@ -72,6 +73,9 @@ struct uring_slot {
 	bool ended;	/* the last word on receiving was said */
 	bool closing;
 	bool sending;
+	bool releasing;
+	bool release_failed; /* something was received since */
+	bool resumes;	     /* receiving, when that is so */
 };
 
 struct uring_poller {
@@ -98,7 +102,7 @@ struct io_uring_back {
 	char *buffers;
 	char *scratch;
 	struct uring_slot *slot;
-	uint32_t *closed; /* slots whose closed() is due */
+	uint32_t *closed; /* slots whose closed() is due, or released() */
 	uint32_t closed_count;
 	struct uring_listener listener[IO_LISTENERS_MAX];
 	struct uring_poller poller[IO_POLLERS_MAX];
@@ -197,6 +201,7 @@ uring_open_slot(struct io *io, uint32_t index, int fd)
 	slot->fd = fd;
 	slot->receiving = true;
 	slot->ended = slot->closing = slot->sending = false;
+	slot->releasing = false;
 	slot_arm_receive(ur, index);
 }
 
@@ -206,6 +211,7 @@ uring_receive_stop(struct io *io, uint32_t index)
 	struct io_uring_back *ur = uring_of(io);
 	struct uring_slot *slot = &ur->slot[index];
 
+	slot->resumes = false;
 	if (!slot->receiving)
 		return;
 	slot->receiving = false;
@@ -220,6 +226,9 @@ uring_receive_start(struct io *io, uint32_t index)
 	struct io_uring_back *ur = uring_of(io);
 
 	SHM_ASSERT(ur->slot[index].fd != -1);
+	ur->slot[index].resumes = true;
+	if (ur->slot[index].releasing)
+		return;
 	ur->slot[index].receiving = true;
 	slot_arm_receive(ur, index);
 }
@@ -263,13 +272,54 @@ uring_close(struct io *io, uint32_t index)
 	SHM_ASSERT(slot->fd != -1);
 	SHM_ASSERT(!slot->closing);
 	slot->closing = true;
-	slot->receiving = false;
+	slot->receiving = slot->releasing = false;
 	if (slot->under_way > 0)
 		shutdown(slot->fd, SHUT_RDWR);
 	if (slot->receive_armed)
 		cancel_tag(
 		    ur, io_tag_pack(TAG_RECEIVE, index, slot->generation));
 	slot_finish_close(ur, index);
+}
+
+/* What is received until the cancel has come is ours; all else stays in the
+ * socket. */
+static void
+uring_release(struct io *io, uint32_t index)
+{
+	struct io_uring_back *ur = uring_of(io);
+	struct uring_slot *slot = &ur->slot[index];
+
+	SHM_ASSERT(slot->fd != -1);
+	SHM_ASSERT(!slot->sending && !slot->closing && !slot->releasing);
+	slot->releasing = true;
+	slot->release_failed = false;
+	slot->resumes = slot->receiving;
+	slot->receiving = false;
+	if (slot->receive_armed)
+		cancel_tag(
+		    ur, io_tag_pack(TAG_RECEIVE, index, slot->generation));
+	else
+		ur->closed[ur->closed_count++] = index | RELEASED;
+}
+
+/* Nothing is received any more. */
+static void
+slot_release_end(struct io_uring_back *ur, uint32_t index)
+{
+	struct uring_slot *slot = &ur->slot[index];
+	int fd = -EAGAIN;
+
+	slot->releasing = false;
+	if (slot->release_failed) {
+		slot->receiving = slot->resumes;
+		slot_arm_receive(ur, index);
+	} else {
+		SHM_ASSERT(slot->under_way == 0);
+		fd = slot->fd;
+		slot->fd = -1;
+		slot->generation++;
+	}
+	ur->io.events->released(ur->io.owner, index, fd);
 }
 
 /* ---- listeners and pollers */
@@ -400,6 +450,7 @@ receive_done(
 	    res != -ECANCELED && res != -EAGAIN && res != -EINTR) {
 		if (res <= 0)
 			slot->ended = true;
+		slot->release_failed = true;
 		ur->io.events->received(ur->io.owner, index, res, data);
 		called = 1;
 	}
@@ -407,6 +458,8 @@ receive_done(
 		buffer_give_back(ur, cqe->flags >> IORING_CQE_BUFFER_SHIFT);
 	if (slot->closing)
 		slot_finish_close(ur, index);
+	else if (slot->releasing && !slot->receive_armed)
+		slot_release_end(ur, index);
 	else
 		slot_arm_receive(ur, index);
 	return called;
@@ -494,8 +547,14 @@ closed_deliver(struct io_uring_back *ur)
 {
 	uint32_t count = ur->closed_count;
 
-	for (uint32_t i = 0; i < count; i++)
-		ur->io.events->closed(ur->io.owner, ur->closed[i]);
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t index = ur->closed[i] & ~RELEASED;
+
+		if ((ur->closed[i] & RELEASED) == 0)
+			ur->io.events->closed(ur->io.owner, index);
+		else if (ur->slot[index].releasing)
+			slot_release_end(ur, index);
+	}
 	for (uint32_t i = count; i < ur->closed_count; i++)
 		ur->closed[i - count] = ur->closed[i];
 	ur->closed_count -= count;
@@ -797,6 +856,7 @@ static const struct io_back uring_back = {
     .fd = uring_fd,
     .shutdown_send = uring_shutdown_send,
     .close = uring_close,
+    .release = uring_release,
     .poll = uring_poll,
     .turn = uring_turn,
 };
