@@ -37,6 +37,7 @@ extern char **environ;
 /* Reachable for the life of the process: the options' texts live here. */
 static struct master_options options;
 static struct master_settings settings;
+static struct master_handover handover;
 
 /* ---- what ends soon */
 
@@ -185,6 +186,11 @@ make_memory(struct master_heritage *heritage)
 		    stderr, "booksd: no shared memory: %s\n", strerror(errno));
 		return EX_OSERR;
 	}
+	if (master_handover_open(&handover) == -1) {
+		fprintf(stderr, "booksd: no sockets between workers: %s\n",
+		    strerror(errno));
+		return EX_OSERR;
+	}
 	heritage->board = &heritage->task->half[0];
 	shm_task_half_begin(heritage->board, getpid());
 	shm_board_set(heritage->board->workers_wanted, options.workers);
@@ -211,6 +217,7 @@ supervise(struct master_listen *listen, const struct master_control *control,
 	    .listen = listen,
 	    .control = control,
 	    .admin = admin,
+	    .handover = &handover,
 	    .command_fd = -1,
 	    .orders_fd = -1,
 	    .shares = options.workers,

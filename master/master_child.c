@@ -209,6 +209,7 @@ run_worker(const struct master_heritage *heritage, uint32_t slot)
 	prepare(heritage);
 	fill_options(heritage, &options);
 	options.slot = slot;
+	master_handover_take(heritage->handover, slot, &options);
 	options.database_connections =
 	    master_rules_share(heritage->options, heritage->shares, slot);
 	code = worker_main(&options);
@@ -239,6 +240,7 @@ run_migrate(const struct master_heritage *heritage)
 	master_control_forget(heritage->control);
 	master_admin_forget(heritage->admin);
 	forget_orders(heritage, false);
+	master_handover_forget(heritage->handover);
 	close_listeners(heritage->listen);
 	shm_cache_free(&cache);
 	prepare(heritage);
@@ -266,6 +268,7 @@ run_ops(const struct master_heritage *heritage)
 	worker_log_forked("ops", -1);
 	master_daemon_pid_file_forget();
 	forget_orders(heritage, true);
+	master_handover_forget(heritage->handover);
 	close_listeners(heritage->listen);
 	prepare(heritage);
 	master_ops_options(heritage, &options);
@@ -284,6 +287,7 @@ run_audit(const struct master_heritage *heritage)
 	master_control_forget(heritage->control);
 	master_admin_forget(heritage->admin);
 	forget_orders(heritage, false);
+	master_handover_forget(heritage->handover);
 	close_listeners(heritage->listen);
 	prepare(heritage);
 	(void)setpriority(PRIO_PROCESS, 0, AUDIT_NICE);

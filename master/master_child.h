@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include "master/master_admin.h"
+#include "master/master_handover.h"
 #include "master/master_options.h"
 #include "shm/shm_task.h"
 
@@ -20,9 +21,10 @@ struct master_heritage {
 	int task_fd;
 	struct shm_board *board; /* our half of task */
 	struct shm_cache *cache; /* NULL: none */
-	int command_fd;		 /* the end of ops, -1: none */
-	int orders_fd;		 /* the master's end of it */
-	uint32_t shares;	 /* workers that the database's budget is for */
+	const struct master_handover *handover;
+	int command_fd;	 /* the end of ops, -1: none */
+	int orders_fd;	 /* the master's end of it */
+	uint32_t shares; /* workers that the database's budget is for */
 	pid_t master;
 };
 

@@ -95,6 +95,7 @@ worker_reaped(struct master_supervisor *supervisor, uint32_t i, int status)
 	slot->pid = 0;
 	slot->is_first = false;
 	shm_board_worker_reset(board, i);
+	master_handover_discard(supervisor->heritage->handover, i);
 	master_cache_reaped(
 	    &supervisor->cache, shm_task_slot(board, i), shm_clock_us());
 	if (!is_orderly && supervisor->phase <= MASTER_PHASE_DRAINING &&

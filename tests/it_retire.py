@@ -113,18 +113,44 @@ for backend in t.backends():
                         "the retiring worker took a new client")
                 t.equal(sorted(server.worker_pids()), workers, "workers")
                 client.send(REST)
-                answer = client.read_response()
-                t.equal(answer.status, 400, "status")
-                t.equal(answer.header("connection"), "close", "Connection")
-                t.equal(client.read_eof(), b"", "after the answer")
+                t.equal(client.read_response().status, 400, "status")
                 for other in others:
                     t.equal(other.request("GET", "/").status, 200, "status")
                     other.close()
             t.eventually(lambda: not is_there(server, owner), "it ended")
             ended_well(server, 1)
 
-    with t.case(f"{backend}: an idle connection is closed in order, with no "
-                "request under way"):
+    with t.case(f"{backend}: idle connections, and one that becomes idle, move "
+                "to the other worker and go on"):
+        with t.Booksd(settings(backend)) as server:
+            two_workers(server)
+            clients = [server.raw() for _ in range(40)]
+            for client in clients[:-2]:
+                t.equal(client.request("GET", "/").status, 200, "status")
+            begun = clients[-1]
+            begun.send(PART)
+            owners = server.owners_of(clients)
+            owner = owners[-1]
+            os.kill(owner, signal.SIGHUP)
+
+            def moved():
+                return all(now != owner for now in
+                           server.owners_of(clients[:-1]))
+            t.eventually(moved, "the idle ones have moved")
+            begun.send(REST)
+            answer = begun.read_response()
+            t.equal(answer.status, 400, "status")
+            t.equal(answer.header("connection"), None, "Connection")
+            t.eventually(lambda: not is_there(server, owner), "it ended")
+            for client in clients:
+                answer = client.request("GET", "/")
+                t.equal(answer.status, 200, "status")
+                t.equal(answer.header("connection"), None, "Connection")
+                client.close()
+            ended_well(server, 1)
+
+    with t.case(f"{backend}: when nobody takes it, an idle connection is "
+                "closed in order"):
         with t.Booksd(settings(backend, workers=1)) as server:
             with server.raw() as client:
                 t.equal(client.request("GET", "/").status, 200, "status")

@@ -27,6 +27,8 @@ struct worker_options {
 	uint32_t workers_count;
 	uint32_t listeners_count;
 	int listener_fd[WORKER_LISTENERS_MAX]; /* O_NONBLOCK, shared */
+	int handover_fd[SHM_BOARD_SLOTS];      /* to give a slot connections */
+	int handover_own;		       /* where we get them */
 	const char *version;
 
 	/* settings */
@@ -66,8 +68,9 @@ struct worker_options {
  *	SIGTERM, SIGQUIT  drain: after drain_delay accept no more, answer what
  *	                  is in flight, end within drain_timeout; repeats are
  *	                  ignored
- *	SIGHUP            retire: the same without the delay, while the other
- *	                  workers go on accepting
+ *	SIGHUP            retire: accept no more, hand what is idle to the
+ *	                  other workers, finish the rest, end within
+ *	                  drain_timeout
  *	SIGINT            end at once
  *	SIGUSR1           reopen logs
  */

@@ -37,6 +37,7 @@
 #include "worker/worker_answer.h"
 #include "worker/worker_call.h"
 #include "worker/worker_conn_part.h"
+#include "worker/worker_handover.h"
 
 #define BACKLOG_SLACK 4096u
 /* Receives already completed when receiving was stopped: io's whole ring. */
@@ -99,6 +100,7 @@ conn_drop(struct worker_conn *conn)
 	if (conn->state == WORKER_CONN_STREAMING && conn->minor == 0)
 		io_reset(loop->io, conn->slot);
 	worker_call_leave(&conn->call);
+	worker_handover_forget(conn);
 	conn->state = WORKER_CONN_CLOSING;
 	worker_timer_set(loop->timer, conn->slot, WORKER_TIMER_NEVER);
 	in_free(conn);
@@ -533,8 +535,21 @@ void
 worker_conn_close_idle(struct worker_conn *conn)
 {
 	if (conn->state == WORKER_CONN_READING && !conn->head_started &&
-	    !conn->sending && conn->out.len == 0)
+	    !conn->sending && conn->out.len == 0 && !conn->leaving)
 		conn_linger(conn);
+}
+
+void
+worker_conn_moved(struct worker_conn *conn)
+{
+	struct worker_loop *loop = conn->loop;
+
+	SHM_ASSERT(conn->state == WORKER_CONN_READING && !conn->sending);
+	worker_timer_set(loop->timer, conn->slot, WORKER_TIMER_NEVER);
+	in_free(conn);
+	worker_out_end(loop, &conn->out);
+	conn->state = WORKER_CONN_FREE;
+	worker_loop_conn_closed(loop, conn->slot);
 }
 
 void

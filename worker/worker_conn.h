@@ -43,6 +43,7 @@ struct worker_conn {
 	bool paused;	   /* receiving is stopped: the backlog is full */
 	bool head_started; /* a part of a head is here, its clock runs */
 	bool advancing;	   /* conn_continue is on the stack */
+	bool leaving;	   /* released, to be handed over */
 	struct worker_call *call; /* the present request's, while it lasts */
 	struct api_buf in;	  /* bytes not used yet: in.data + in_start */
 	size_t in_start;
@@ -70,6 +71,8 @@ void worker_conn_timeout(struct worker_conn *conn);
 /* Drain: close it when no request is under way. */
 void worker_conn_close_idle(struct worker_conn *conn);
 void worker_conn_fini(struct worker_conn *conn); /* at exit */
+/* Another worker has it now (worker_handover.c). */
+void worker_conn_moved(struct worker_conn *conn);
 
 /* ---- worker_call.c calls these */
 

@@ -10,6 +10,7 @@
 #include "worker/worker_answer.h"
 #include "worker/worker_call.h"
 #include "worker/worker_conn_part.h"
+#include "worker/worker_handover.h"
 
 #define OUT_HIGH_BYTES	  (16u << 10) /* no further request is started */
 #define STREAM_HIGH_BYTES (16u << 10) /* a chunk leaves, or rows pause */
@@ -178,6 +179,7 @@ worker_conn_sent(struct worker_conn *conn, int res)
 		return;
 	}
 	worker_conn_continue(conn);
+	worker_handover_idle(conn);
 }
 
 /* ---- answers */
@@ -202,7 +204,7 @@ answer_begin(struct worker_conn *conn)
 {
 	const struct worker_call *call = conn->call;
 
-	if (worker_loop_is_draining(conn->loop))
+	if (worker_loop_says_close(conn->loop))
 		conn->keep_alive = false;
 	return (struct worker_answer){
 	    .source = call != NULL ? call->cache.source : WORKER_SOURCE_NONE,

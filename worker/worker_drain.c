@@ -9,9 +9,11 @@
  * left, or drain_timeout after the signal.
  *
  * SIGHUP -> RETIRING: others serve the listeners, so these are left as they
- * are.  Accepting ends at once, but for a client that only we were told of;
- * answers say Connection: close, a second later idle connections are closed
- * too -> STOPPED as above.  SIGTERM meanwhile is a drain like any other.
+ * are.  Accepting ends at once, but for a client that only we were told of.
+ * Idle connections are handed to others, as are those that become idle; after
+ * a second, or when nobody takes them, answers say Connection: close and idle
+ * ones are closed -> STOPPED as above.  SIGTERM meanwhile is a drain like any
+ * other.
  */
 #include "config.h"
 
@@ -22,9 +24,12 @@
 
 #include "worker/worker_conn.h"
 #include "worker/worker_drain.h"
+#include "worker/worker_handover.h"
 
 #define DRAIN_IDLE_US 1000000 /* grace of idle connections */
 #define DRAIN_LOOK_US 50000   /* for connections that became idle */
+/* So long others may still hand us connections: they believed that we serve. */
+#define RETIRE_LEAST_US 100000
 
 void
 worker_drain_begin(struct worker_loop *loop)
@@ -33,6 +38,7 @@ worker_drain_begin(struct worker_loop *loop)
 	 * own TERM on: a repeat is the same news.  Haste comes as SIGINT. */
 	if (loop->phase != WORKER_SERVING && loop->phase != WORKER_RETIRING)
 		return;
+	worker_handover_want(loop, 0);
 	loop->phase = WORKER_DRAIN_DELAY;
 	loop->phase_us = loop->now_us + loop->options->drain_delay_ms * 1000ull;
 	loop->stop_us =
@@ -54,6 +60,8 @@ worker_drain_retire(struct worker_loop *loop)
 	    "what is under way is finished, the others go on",
 	    LOG_INT("connections", loop->open_count), LOG_END);
 	worker_loop_accept_stop(loop);
+	loop->retire_closes = !worker_handover_is_possible(loop);
+	worker_handover_want(loop, UINT32_MAX);
 }
 
 /*
@@ -118,9 +126,10 @@ drain_idle(struct worker_loop *loop)
 static uint64_t
 retire_tick(struct worker_loop *loop)
 {
-	if (loop->now_us < loop->phase_us)
-		return loop->phase_us - loop->now_us;
-	drain_idle(loop);
+	loop->retire_closes = loop->now_us >= loop->phase_us ||
+			      !worker_handover_is_possible(loop);
+	if (loop->now_us >= loop->phase_us)
+		drain_idle(loop);
 	return DRAIN_LOOK_US;
 }
 
@@ -128,7 +137,10 @@ static bool
 is_finished(struct worker_loop *loop)
 {
 	if (loop->phase == WORKER_RETIRING)
-		return loop->open_count == 0 && !worker_loop_is_accepting(loop);
+		return loop->open_count == 0 &&
+		       !worker_loop_is_accepting(loop) &&
+		       loop->now_us + DRAIN_IDLE_US >=
+			   loop->phase_us + RETIRE_LEAST_US;
 	return loop->phase >= WORKER_DRAINING && drain_queues(loop) &&
 	       loop->open_count == 0;
 }

@@ -33,11 +33,13 @@
 #include "worker/worker_call.h"
 #include "worker/worker_conn.h"
 #include "worker/worker_drain.h"
+#include "worker/worker_handover.h"
 #include "worker/worker_wait.h"
 
 #define POLLER_SIGNALS	0
-#define POLLER_WAKE	1      /* the cache's */
-#define POLLER_DB	2      /* and those after it */
+#define POLLER_WAKE	1 /* the cache's */
+#define POLLER_HANDOVER 2
+#define POLLER_DB	3      /* and those after it */
 #define ACCEPT_RETRY_US 100000 /* after EMFILE and its like */
 #define SERVED_POLL_US	20000  /* while migrations are waited for */
 
@@ -81,8 +83,8 @@ worker_loop_is_accepting(const struct worker_loop *loop)
 	return false;
 }
 
-void
-worker_loop_accept(struct worker_loop *loop, int fd)
+static uint32_t
+conn_take(struct worker_loop *loop, int fd)
 {
 	uint32_t slot;
 
@@ -90,8 +92,22 @@ worker_loop_accept(struct worker_loop *loop, int fd)
 	slot = loop->free_slot[--loop->free_count];
 	loop->open_count++;
 	shm_board_set(loop->block->connections, loop->open_count);
-	shm_stats_count(loop->stats.shm, SHM_STATS_connections, 1);
 	worker_conn_open(loop, slot, fd);
+	return slot;
+}
+
+void
+worker_loop_accept(struct worker_loop *loop, int fd)
+{
+	shm_stats_count(loop->stats.shm, SHM_STATS_connections, 1);
+	conn_take(loop, fd);
+}
+
+void
+worker_loop_adopt(struct worker_loop *loop, int fd, uint32_t keepalive_ms)
+{
+	worker_timer_set(loop->timer, conn_take(loop, fd),
+	    loop->now_us + keepalive_ms * 1000ull);
 }
 
 static void
@@ -174,6 +190,14 @@ on_closed(void *owner, uint32_t slot)
 	struct worker_loop *loop = owner;
 
 	worker_conn_closed(&loop->conn[slot]);
+}
+
+static void
+on_released(void *owner, uint32_t slot, int fd)
+{
+	struct worker_loop *loop = owner;
+
+	worker_handover_released(&loop->conn[slot], fd);
 }
 
 static void
@@ -263,6 +287,8 @@ on_ready(void *owner, uint32_t poller, uint32_t events)
 		signals_read(loop);
 	else if (poller == POLLER_WAKE)
 		worker_wait_woken(loop);
+	else if (poller == POLLER_HANDOVER)
+		worker_handover_receive(loop);
 	else
 		worker_db_ready(loop->db, poller - POLLER_DB, events);
 }
@@ -284,6 +310,7 @@ signals_open(struct worker_loop *loop)
 	if (loop->signal_fd == -1)
 		return -1;
 	io_poll(loop->io, POLLER_SIGNALS, loop->signal_fd, POLLIN);
+	io_poll(loop->io, POLLER_HANDOVER, loop->options->handover_own, POLLIN);
 	return 0;
 }
 
@@ -296,6 +323,7 @@ static const struct io_events events = {
     .received = on_received,
     .sent = on_sent,
     .closed = on_closed,
+    .released = on_released,
     .ready = on_ready,
 };
 
@@ -465,6 +493,7 @@ loop_tick(struct worker_loop *loop)
 	wait_us = min_u64(wait_us, worker_db_tick(loop->db, loop->now_us));
 	wait_us = min_u64(wait_us, cache_tick(loop));
 	wait_us = min_u64(wait_us, worker_drain_tick(loop));
+	wait_us = min_u64(wait_us, worker_handover_tick(loop));
 	accept_arm(loop);
 	if (loop->accept_retry_us > loop->now_us)
 		wait_us = min_u64(wait_us, ACCEPT_RETRY_US);

@@ -29,6 +29,14 @@ enum worker_phase {
 	WORKER_STOPPED,
 };
 
+/* worker_handover.c */
+struct worker_handover {
+	uint32_t wanted;  /* connections to give away; UINT32_MAX: all */
+	uint32_t leaving; /* of them, being released */
+	uint32_t sent[SHM_BOARD_SLOTS]; /* lately */
+	uint64_t sent_until_us;
+};
+
 struct worker_loop {
 	const struct worker_options *options;
 	struct shm_board_worker *block; /* ours in the board */
@@ -56,9 +64,12 @@ struct worker_loop {
 	bool accept_failing;		     /* said once per run of failures */
 	uint64_t accept_retry_us;
 
+	struct worker_handover handover;
+
 	enum worker_phase phase;
-	uint64_t phase_us; /* when the next phase begins */
-	uint64_t stop_us;  /* when drain ends at the latest */
+	bool retire_closes; /* answers say close: nobody takes connections */
+	uint64_t phase_us;  /* when the next phase begins */
+	uint64_t stop_us;   /* when drain ends at the latest */
 	int signal_fd;
 
 	/* scratch of one request, and what is kept for the next one */
@@ -85,9 +96,10 @@ struct worker_loop {
 };
 
 static inline bool
-worker_loop_is_draining(const struct worker_loop *loop)
+worker_loop_says_close(const struct worker_loop *loop)
 {
-	return loop->phase >= WORKER_RETIRING;
+	return loop->phase >= WORKER_DRAINING ||
+	       (loop->phase == WORKER_RETIRING && loop->retire_closes);
 }
 
 /* Run until stopped; EX_OK or an exit code.  options outlives the call. */
@@ -96,7 +108,10 @@ int worker_loop_run(const struct worker_options *options) SHM_MUSTCHECK;
 /* A connection's slot is free again (worker_conn.c tells). */
 void worker_loop_conn_closed(struct worker_loop *loop, uint32_t slot);
 
-/* ---- worker_drain.c calls these */
+/* A connection of another worker, which may be idle for so long. */
+void worker_loop_adopt(struct worker_loop *loop, int fd, uint32_t keepalive_ms);
+
+/* ---- worker_drain.c and others call these */
 bool worker_loop_is_full(const struct worker_loop *loop);
 void worker_loop_accept(struct worker_loop *loop, int fd); /* takes fd */
 void worker_loop_accept_stop(struct worker_loop *loop);

@@ -21,7 +21,6 @@ worker_main(const struct worker_options *options)
 	/* A reader of the log or a client that went away is an errno here, and
 	 * what is meant for the master does not end a worker. */
 	signal(SIGPIPE, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
 	signal(SIGUSR2, SIG_IGN);
 	code = worker_loop_run(options);
 	worker_log_close();
