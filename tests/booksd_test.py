@@ -132,6 +132,11 @@ def _on_term(_signal, _frame):
 atexit.register(_on_exit)
 sys.excepthook = _on_error
 signal.signal(signal.SIGALRM, _on_alarm)
+# Shells start what runs in the background with these ignored, and what we start
+# would go on ignoring them.
+for _number in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(_number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGTERM, _on_term)
 sys.stdout.reconfigure(errors="backslashreplace")
 
