@@ -37,6 +37,7 @@ struct master_options {
 	/* decided by master_rules_check() */
 	char workers_source[160];     /* why so many, for the log */
 	bool admin_listen_is_default; /* nobody gave it */
+	bool workers_is_auto;	      /* they follow the limit of the CPUs */
 	uint32_t limit_millicpus;     /* of the CPUs; 0: none was found */
 	bool drops_privileges;
 	uint32_t user_id;

@@ -89,6 +89,7 @@ decide_workers(struct master_options *options)
 	master_sizing_decide("", master_sizing_affinity(),
 	    task != NULL ? task->millicpus : 0, &sizing);
 	options->limit_millicpus = sizing.millicpus;
+	options->workers_is_auto = options->workers == 0;
 	if (options->workers > 0) {
 		snprintf(options->workers_source,
 		    sizeof(options->workers_source), "setting");

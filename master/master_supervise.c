@@ -328,13 +328,18 @@ next_us(const struct master_supervisor *supervisor, uint64_t now_us)
 static uint64_t
 tick(struct master_supervisor *supervisor, uint64_t now_us)
 {
+	struct master_throttle *throttle = &supervisor->throttle;
 	uint64_t at_us, log_us;
 
+	if (master_throttle_tick(
+		throttle, "", supervisor->heritage->board, now_us))
+		master_supervise_limit(supervisor);
 	at_us = master_supervise_workers_tick(supervisor, now_us);
 	advance(supervisor, now_us);
 	at_us = master_supervise_sooner(
 	    at_us, master_cache_tick(&supervisor->cache, now_us));
 	at_us = master_supervise_sooner(at_us, next_us(supervisor, now_us));
+	at_us = master_supervise_sooner(at_us, throttle->next_us);
 	log_us = worker_log_flush(now_us);
 	return log_us == UINT64_MAX
 		   ? at_us

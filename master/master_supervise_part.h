@@ -10,6 +10,7 @@
 #include "master/master_orders.h"
 #include "master/master_slot.h"
 #include "master/master_supervise.h"
+#include "master/master_throttle.h"
 
 enum master_phase {
 	MASTER_PHASE_RUNNING = 0,
@@ -37,6 +38,7 @@ struct master_supervisor {
 	struct master_slot audit; /* start_us: wanted, when it has ended */
 	bool helpers_told;	  /* ops and the audit: to end */
 	struct master_cache cache;
+	struct master_throttle throttle;
 };
 
 /* ---- master_supervise.c */
@@ -61,6 +63,8 @@ void master_supervise_give_up(
  * retire the youngest.  reason is for the log. */
 void master_supervise_resize(
     struct master_supervisor *supervisor, uint32_t wanted, const char *reason);
+/* The CPUs that we may use are others now: so are the workers of auto. */
+void master_supervise_limit(struct master_supervisor *supervisor);
 /* One more or one less, by a person; never none. */
 void master_supervise_step(
     struct master_supervisor *supervisor, int step, const char *reason);

@@ -113,6 +113,22 @@ master_supervise_resize(
 }
 
 void
+master_supervise_limit(struct master_supervisor *supervisor)
+{
+	const struct master_sizing *sizing = &supervisor->throttle.sizing;
+
+	if (supervisor->phase != MASTER_PHASE_RUNNING ||
+	    !supervisor->heritage->options->workers_is_auto)
+		return;
+	shm_board_source_set(supervisor->heritage->board, sizing->source);
+	if (supervisor->is_resting)
+		supervisor->wanted = sizing->workers;
+	else
+		master_supervise_resize(
+		    supervisor, sizing->workers, "CPU limit");
+}
+
+void
 master_supervise_step(
     struct master_supervisor *supervisor, int step, const char *reason)
 {

@@ -156,4 +156,79 @@ def _():
         t.equal((len(asked), proxied), (1, []))
 
 
+# ---- a quota that changes
+
+@contextlib.contextmanager
+def quota_group():
+    """A control group of our own with a quota: a function that sets it, and
+    one that moves processes there."""
+    name = None
+    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/cpu",
+                 "/sys/fs/cgroup/cpu,cpuacct"):
+        with contextlib.suppress(OSError):
+            name = os.path.join(root, f"booksd-test-{os.getpid()}")
+            os.mkdir(name)
+            if any(os.path.exists(os.path.join(name, file))
+                   for file in ("cpu.max", "cpu.cfs_quota_us")):
+                break
+            os.rmdir(name)
+        name = None
+    if name is None:
+        t.skip("no control group can be made here")
+
+    def write(file, text):
+        with open(os.path.join(name, file), "w", encoding="ascii") as out:
+            out.write(str(text))
+
+    def limit(millicpus):
+        quota = millicpus * 100 if millicpus else None
+        if os.path.exists(os.path.join(name, "cpu.max")):
+            write("cpu.max", f"{quota or 'max'} 100000")
+        else:
+            write("cpu.cfs_quota_us", quota or -1)
+
+    def move(pids):
+        for pid in pids:
+            write("cgroup.procs", pid)
+    try:
+        yield limit, move
+    finally:
+        # Whoever is left in it is on the way out.
+        def is_removed():
+            with contextlib.suppress(OSError):
+                os.rmdir(name)
+            return not os.path.exists(name)
+        t.eventually(is_removed, "the group is empty")
+
+
+with t.case("a quota is followed at run time, and throttling is reported"):
+    if CPUS < 2:
+        t.skip("one CPU is one worker with any quota")
+    with quota_group() as (limit, move), t.Booksd(BASIC) as server:
+        before = server.errors("started")[0]["workers"]
+        t.eventually(lambda: len(server.worker_pids()) == before,
+                     "all workers run")
+        limit(150)
+        move([server.pid, *server.children()])
+        changed = t.eventually(lambda: server.errors("quota_changed"),
+                               "the quota is noticed")
+        t.equal((changed[0]["to_millicpus"], changed[0]["cpus"]), (150, 1))
+        t.eventually(lambda: len(server.worker_pids()) == 1,
+                     "one worker is enough for a part of a CPU")
+        limit(10)  # less than the load takes, however slow the machine is
+        with t.Load(server.address, 8, ["/livez"]) as load:
+            line = t.eventually(lambda: server.errors("cpu_throttled"),
+                                "the kernel stops us, and the log says so", 20)
+            limit(None)
+            result = load.stop()
+        t.check(line[0]["throttled_ms"] > 0, line)
+        t.check(0 < line[0]["throttled_periods"] <= line[0]["periods"], line)
+        t.check(line[0]["limit_millicpus"] in (150, 10), line)
+        t.equal(result.failed, 0, result)
+        t.eventually(lambda: len(server.worker_pids()) == before,
+                     "without a quota there are as many as before")
+        t.equal(len(server.errors("cpu_throttled")), 1, "in one minute")
+        t.equal([line["to"] for line in server.errors("resize")],
+                [1, before])
+
 t.done()
