@@ -408,3 +408,15 @@ worker_log_access_enabled(void)
 {
 	return state.access.kind != WORKER_LOG_SINK_OFF;
 }
+
+int
+worker_log_error_fd(void)
+{
+	return state.error.kind != WORKER_LOG_SINK_OFF ? state.error.fd : -1;
+}
+
+bool
+worker_log_is_json(void)
+{
+	return state.format == WORKER_LOG_JSON;
+}

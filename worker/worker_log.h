@@ -79,6 +79,11 @@ uint64_t worker_log_dropped(void);
 bool worker_log_enabled(enum worker_log_level level);
 bool worker_log_access_enabled(void);
 
+/* For a signal handler: where whole lines of events may be written (-1:
+ * nowhere), and in which format. */
+int worker_log_error_fd(void);
+bool worker_log_is_json(void);
+
 /*
  * One event with fields:
  *	worker_log(WORKER_LOG_WARN, "worker_died", "worker died and is

@@ -8,6 +8,7 @@
 
 #include <libpq-fe.h>
 
+#include "worker/worker_crash.h"
 #include "worker/worker_loop.h"
 
 int
@@ -22,6 +23,8 @@ worker_main(const struct worker_options *options)
 	 * what is meant for the master does not end a worker. */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGUSR2, SIG_IGN);
+	worker_crash_open(
+	    &options->board->worker[options->slot], options->slot);
 	code = worker_loop_run(options);
 	worker_log_close();
 	return code;
