@@ -10,8 +10,9 @@
  * So the next worker needs to know nothing but how long it may stay idle.
  *
  * WHOM TO ASK.  Workers that serve, by the board, with less connections than
- * they may have; the one with the fewest.  The board lags behind what was just
- * sent, so what we have sent in the last moment is added.
+ * they may have, and with the database if we have it; the one with the fewest.
+ * The board lags behind what was just sent, so what we have sent in the last
+ * moment is added.
  *
  * TRUST.  A note is another worker's word: it is judged, and whatever comes
  * with it that is no connected stream socket is closed.
@@ -23,13 +24,14 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "worker/worker_balance.h"
 #include "worker/worker_conn_part.h"
 #include "worker/worker_handover.h"
 
 #define LOOK_US	       5000 /* for connections that became idle */
 #define LOOK_COUNT_MAX 64   /* released in one look */
 #define RECEIVE_MAX    64   /* in one turn: the rest wakes us again */
-#define SENT_RECENT_US 200000
+#define SENT_RECENT_US 100000
 
 /* ---- giving */
 
@@ -50,6 +52,7 @@ target_find(const struct worker_loop *loop)
 {
 	const struct worker_options *options = loop->options;
 	uint32_t least = options->connections_max;
+	bool has_db = shm_board_get(loop->block->db) == SHM_BOARD_DB_READY;
 	int target = -1;
 
 	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++) {
@@ -57,7 +60,8 @@ target_find(const struct worker_loop *loop)
 		uint32_t count;
 
 		if (i == options->slot || options->handover_fd[i] == -1 ||
-		    shm_board_get(block->state) != SHM_BOARD_SERVING)
+		    !worker_balance_is_serving(loop, i) ||
+		    (has_db && shm_board_get(block->db) != SHM_BOARD_DB_READY))
 			continue;
 		count =
 		    shm_board_get(block->connections) + loop->handover.sent[i];
@@ -179,7 +183,7 @@ worker_handover_released(struct worker_conn *conn, int fd)
 	if (fd < 0)
 		return;
 	sent_expire(loop);
-	target = target_find(loop);
+	target = loop->handover.wanted > 0 ? target_find(loop) : -1;
 	if (target == -1 ||
 	    !note_send(loop->options->handover_fd[target], &note, fd)) {
 		io_open_slot(loop->io, conn->slot, fd);

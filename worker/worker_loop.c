@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "worker/worker_answer.h"
+#include "worker/worker_balance.h"
 #include "worker/worker_cache.h"
 #include "worker/worker_call.h"
 #include "worker/worker_conn.h"
@@ -111,16 +112,31 @@ worker_loop_adopt(struct worker_loop *loop, int fd, uint32_t keepalive_ms)
 }
 
 static void
+accept_one(struct worker_loop *loop, uint32_t listener)
+{
+	loop->accept_armed[listener] = true;
+	io_accept(loop->io, listener, loop->options->listener_fd[listener]);
+}
+
+/* A stop looks by itself; the next turn arms it again. */
+void
+worker_loop_accept_look(struct worker_loop *loop, uint32_t listener)
+{
+	if (loop->accept_armed[listener])
+		io_accept_stop(loop->io, listener);
+	else if (loop->now_us >= loop->accept_retry_us)
+		accept_one(loop, listener);
+}
+
+static void
 accept_arm(struct worker_loop *loop)
 {
-	if (loop->phase >= WORKER_RETIRING || worker_loop_is_full(loop) ||
-	    loop->now_us < loop->accept_retry_us)
+	if (loop->balance.is_shut || loop->phase >= WORKER_RETIRING ||
+	    worker_loop_is_full(loop) || loop->now_us < loop->accept_retry_us)
 		return;
 	for (uint32_t i = 0; i < loop->options->listeners_count; i++) {
-		if (loop->accept_armed[i])
-			continue;
-		loop->accept_armed[i] = true;
-		io_accept(loop->io, i, loop->options->listener_fd[i]);
+		if (!loop->accept_armed[i])
+			accept_one(loop, i);
 	}
 }
 
@@ -493,6 +509,7 @@ loop_tick(struct worker_loop *loop)
 	wait_us = min_u64(wait_us, worker_db_tick(loop->db, loop->now_us));
 	wait_us = min_u64(wait_us, cache_tick(loop));
 	wait_us = min_u64(wait_us, worker_drain_tick(loop));
+	wait_us = min_u64(wait_us, worker_balance_tick(loop));
 	wait_us = min_u64(wait_us, worker_handover_tick(loop));
 	accept_arm(loop);
 	if (loop->accept_retry_us > loop->now_us)

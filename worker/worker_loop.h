@@ -37,6 +37,16 @@ struct worker_handover {
 	uint64_t sent_until_us;
 };
 
+/* worker_balance.c */
+struct worker_balance {
+	uint64_t look_us;      /* the next look at the board */
+	uint64_t changed_us;   /* or then, if our number has changed */
+	uint32_t open_count;   /* as it was */
+	uint32_t uneven_looks; /* in a row */
+	bool is_alone;
+	bool is_shut; /* we have enough: others accept */
+};
+
 struct worker_loop {
 	const struct worker_options *options;
 	struct shm_board_worker *block; /* ours in the board */
@@ -65,6 +75,7 @@ struct worker_loop {
 	uint64_t accept_retry_us;
 
 	struct worker_handover handover;
+	struct worker_balance balance;
 
 	enum worker_phase phase;
 	bool retire_closes; /* answers say close: nobody takes connections */
@@ -115,6 +126,8 @@ void worker_loop_adopt(struct worker_loop *loop, int fd, uint32_t keepalive_ms);
 bool worker_loop_is_full(const struct worker_loop *loop);
 void worker_loop_accept(struct worker_loop *loop, int fd); /* takes fd */
 void worker_loop_accept_stop(struct worker_loop *loop);
+/* A client waits at a listener: take one, whatever the balance. */
+void worker_loop_accept_look(struct worker_loop *loop, uint32_t listener);
 bool worker_loop_is_accepting(const struct worker_loop *loop);
 
 #endif
