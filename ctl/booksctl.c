@@ -20,9 +20,18 @@ const struct ctl_command ctl_commands[] = {
     {"cache", ctl_cache,
 	"[-S PATH] [--json] [status | flush [WHAT ...] | keys [-n COUNT]]",
 	"look at the cache, or empty it", false},
+    {"check", ctl_check, "[-c FILE] [-S PATH]",
+	"find out what is wrong with settings, database or booksd", false},
     {"completion", ctl_completion, "(bash | zsh | fish)",
 	"print a script with which a shell completes commands", false},
+    {"drain", ctl_drain, "[-S PATH]",
+	"end booksd once it has answered what it has", false},
     {"export", ctl_export, "[FILE]", "write all books as CSV", true},
+    {"flush", ctl_flush,
+	"[-S PATH] [all | books | lists | negatives | ISBN ...]",
+	"empty the cache, as cache flush", false},
+    {"health", ctl_health, "[-S PATH] [--live]",
+	"exit with 0 when booksd is ready, else with 1", false},
     {"help", command_help, "", "print this", false},
     {"import", ctl_import, "[--dry-run] [--allow-rejects=N] FILE",
 	"load books from CSV", true},
@@ -32,11 +41,22 @@ const struct ctl_command ctl_commands[] = {
 	"read booksd's JSON log lines", false},
     {"migrate", ctl_migrate, "[--wait[=SECONDS]]",
 	"bring the tables up to date", true},
+    {"reload", ctl_reload, "[-S PATH] [--no-wait]",
+	"have booksd read its settings again", false},
+    {"status", ctl_status, "[-S PATH] [--json]", "show what booksd is doing",
+	false},
     {"version", command_version, "", "print the version", false},
+    {"workers", ctl_workers, "[-S PATH] [--no-wait] [N | +N | -N]",
+	"show or set how many workers there are", false},
 };
 const size_t ctl_commands_count = SHM_ARRAY_LEN(ctl_commands);
 
 #define WORD_BYTES_MAX 32
+
+static struct {
+	char *text; /* NULL: standard error */
+	size_t size;
+} said;
 
 static size_t
 least(size_t a, size_t b, size_t c)
@@ -194,10 +214,26 @@ command_run(struct ctl *ctl, int argc, char **argv)
 }
 
 void
+ctl_say_into(char *text, size_t size)
+{
+	said.text = text;
+	said.size = size;
+	if (text != NULL)
+		*text = '\0';
+}
+
+void
 ctl_say(const char *format, ...)
 {
 	va_list args;
 
+	if (said.text != NULL) {
+		va_start(args, format);
+		if (*said.text == '\0')
+			vsnprintf(said.text, said.size, format, args);
+		va_end(args);
+		return;
+	}
 	fflush(stdout);
 	fputs("booksctl: ", stderr);
 	va_start(args, format);

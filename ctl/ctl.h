@@ -38,14 +38,24 @@ extern const size_t ctl_commands_count;
  * returns an exit code of sysexits(3).
  */
 int ctl_cache(const struct ctl *ctl, int argc, char **argv);
+int ctl_check(const struct ctl *ctl, int argc, char **argv);
 int ctl_completion(const struct ctl *ctl, int argc, char **argv);
+int ctl_drain(const struct ctl *ctl, int argc, char **argv);
 int ctl_export(const struct ctl *ctl, int argc, char **argv);
+int ctl_flush(const struct ctl *ctl, int argc, char **argv);
+int ctl_health(const struct ctl *ctl, int argc, char **argv);
 int ctl_import(const struct ctl *ctl, int argc, char **argv);
 int ctl_log(const struct ctl *ctl, int argc, char **argv);
 int ctl_migrate(const struct ctl *ctl, int argc, char **argv);
+int ctl_reload(const struct ctl *ctl, int argc, char **argv);
+int ctl_status(const struct ctl *ctl, int argc, char **argv);
+int ctl_workers(const struct ctl *ctl, int argc, char **argv);
 
 /* "booksctl: " and a message on standard error. */
 void ctl_say(const char *format, ...) SHM_PRINTF(1, 2);
+/* From now on the first message goes to text instead, without the name in
+ * front, and others nowhere; NULL: as before. */
+void ctl_say_into(char *text, size_t size);
 /* The same, then where help is to be found.  Returns EX_USAGE. */
 int ctl_usage(const char *format, ...) SHM_PRINTF(1, 2);
 /* After getopt_long(3) found an unknown option or a missing argument. */

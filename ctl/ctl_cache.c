@@ -13,9 +13,7 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include <jansson.h>
-
-#include "ctl/ctl_control.h"
+#include "ctl/ctl_answer.h"
 #include "ctl/ctl_text.h"
 #include "shm/shm_cache.h"
 
@@ -30,91 +28,22 @@ struct cache {
 
 /* ---- asking */
 
-/* The same document: such characters stand in strings only, where JSON knows
- * the same escape; line ends stand between. */
-static void
-print_json(const struct ctl_control_answer *answer)
-{
-	const char *body = answer->body, *end = body + answer->len;
-
-	for (const char *at = body; at < end;) {
-		const char *line_end = memchr(at, '\n', (size_t)(end - at));
-
-		if (line_end == NULL)
-			line_end = end;
-		ctl_text_print(stdout, at, (size_t)(line_end - at));
-		putchar('\n');
-		at = line_end + 1;
-	}
-}
-
-static int
-no_sense(void)
-{
-	ctl_say("booksd's answer makes no sense: is it of another version?");
-	return EX_PROTOCOL;
-}
-
-/* booksd says no and why, or it is not booksd that answers. */
-static int
-refused(const struct ctl_control_answer *answer, const json_t *root)
-{
-	const json_t *detail = json_object_get(root, "detail");
-
-	if (!json_is_string(detail)) {
-		ctl_say("the control socket answered with status %ld",
-		    answer->status);
-		return EX_PROTOCOL;
-	}
-	fflush(stdout);
-	fprintf(stderr, "booksctl: booksd refused (%ld): ", answer->status);
-	ctl_text_print(
-	    stderr, json_string_value(detail), json_string_length(detail));
-	fputc('\n', stderr);
-	return answer->status == 503 ? EX_UNAVAILABLE : EX_PROTOCOL;
-}
-
 static int
 ask(const struct cache *cache, bool is_post, const char *target,
     int (*show)(const json_t *root))
 {
-	struct ctl_control_answer answer;
-	json_t *root = NULL;
-	int code = ctl_control_ask(cache->path, is_post, target, &answer);
+	const struct ctl_control_question question = {
+	    .path = cache->path, .is_post = is_post, .target = target};
+	json_t *root;
+	int code = ctl_answer_get(&question, cache->is_json, &root);
 
-	if (code != EX_OK)
-		return code;
-	if (answer.body != NULL)
-		root =
-		    json_loadb(answer.body, answer.len, JSON_ALLOW_NUL, NULL);
-	if (answer.status != 200)
-		code = refused(&answer, root);
-	else if (root == NULL)
-		code = no_sense();
-	else if (cache->is_json)
-		print_json(&answer);
-	else
+	if (code == EX_OK && root != NULL)
 		code = show(root);
 	json_decref(root);
-	ctl_control_answer_fini(&answer);
 	return code;
 }
 
 /* ---- status */
-
-static uint64_t
-figure(const json_t *object, const char *name)
-{
-	json_int_t value = json_integer_value(json_object_get(object, name));
-
-	return value > 0 ? (uint64_t)value : 0;
-}
-
-static double
-measure(const json_t *object, const char *name)
-{
-	return json_number_value(json_object_get(object, name));
-}
 
 static void
 row(const char *name, const char *value, const char *more)
@@ -146,7 +75,8 @@ show_counters(const json_t *root)
 		for (char *at = name; *at != '\0'; at++)
 			if (*at == '_')
 				*at = ' ';
-		row(name, ctl_text_grouped(figure(counters, known), text),
+		row(name,
+		    ctl_text_grouped(ctl_answer_figure(counters, known), text),
 		    shm_cache_counter_help(counter));
 	}
 }
@@ -155,8 +85,8 @@ static void
 show_memory(const json_t *root)
 {
 	const json_t *memory = json_object_get(root, "memory");
-	uint64_t data = figure(memory, "data_bytes");
-	uint64_t used = figure(memory, "used_bytes");
+	uint64_t data = ctl_answer_figure(memory, "data_bytes");
+	uint64_t used = ctl_answer_figure(memory, "used_bytes");
 	char text[32], size[32], more[128];
 
 	printf("memory\n");
@@ -165,19 +95,23 @@ show_memory(const json_t *root)
 	snprintf(more, sizeof(more), "%.0f %% in segments that hold answers",
 	    data > 0 ? 100 * (double)used / (double)data : 0);
 	row("used", ctl_text_size(used, text), more);
-	row("map", ctl_text_size(figure(memory, "map_bytes"), text),
+	row("map", ctl_text_size(ctl_answer_figure(memory, "map_bytes"), text),
 	    "with index and tables");
 	snprintf(more, sizeof(more),
 	    "of %s: %" PRIu64 " free, %" PRIu64 " small, %" PRIu64 " main, "
 	    "%" PRIu64 " being filled",
-	    ctl_text_size(figure(memory, "segment_bytes"), size),
-	    figure(memory, "segments_free"), figure(memory, "segments_small"),
-	    figure(memory, "segments_main"), figure(memory, "segments_active"));
-	row("segments", ctl_text_grouped(figure(memory, "segments"), text),
+	    ctl_text_size(ctl_answer_figure(memory, "segment_bytes"), size),
+	    ctl_answer_figure(memory, "segments_free"),
+	    ctl_answer_figure(memory, "segments_small"),
+	    ctl_answer_figure(memory, "segments_main"),
+	    ctl_answer_figure(memory, "segments_active"));
+	row("segments",
+	    ctl_text_grouped(ctl_answer_figure(memory, "segments"), text),
 	    more);
 	snprintf(more, sizeof(more), "in %s buckets",
-	    ctl_text_grouped(figure(memory, "buckets"), size));
-	row("entries", ctl_text_grouped(figure(memory, "entries"), text), more);
+	    ctl_text_grouped(ctl_answer_figure(memory, "buckets"), size));
+	row("entries",
+	    ctl_text_grouped(ctl_answer_figure(memory, "entries"), text), more);
 }
 
 static void
@@ -186,9 +120,11 @@ show_now(const json_t *root)
 	char text[32];
 
 	printf("under way\n");
-	row("loads", ctl_text_grouped(figure(root, "loads_under_way"), text),
+	row("loads",
+	    ctl_text_grouped(ctl_answer_figure(root, "loads_under_way"), text),
 	    "from the database");
-	row("writes", ctl_text_grouped(figure(root, "writes_under_way"), text),
+	row("writes",
+	    ctl_text_grouped(ctl_answer_figure(root, "writes_under_way"), text),
 	    "of books: they are not served from the cache meanwhile");
 }
 
@@ -203,7 +139,7 @@ show_notifications(const json_t *root)
 
 	printf("changes that others make\n");
 	snprintf(more, sizeof(more), "for %s",
-	    ctl_text_time(measure(notes, "for_s"), text));
+	    ctl_text_time(ctl_answer_measure(notes, "for_s"), text));
 	row("session", state != NULL ? state : "-", more);
 	if (json_string_length(reason) > 0) {
 		printf("  %-18s ", "reason");
@@ -211,17 +147,21 @@ show_notifications(const json_t *root)
 		    json_string_length(reason));
 		putchar('\n');
 	}
-	snprintf(text, sizeof(text), "%.3g s", measure(notes, "heartbeat_s"));
+	snprintf(text, sizeof(text), "%.3g s",
+	    ctl_answer_measure(notes, "heartbeat_s"));
 	if (json_is_number(heard))
 		snprintf(more, sizeof(more), "heard %.1f s ago",
 		    json_number_value(heard));
 	row("heartbeat", text, json_is_number(heard) ? more : "never heard");
-	row("sessions", ctl_text_grouped(figure(notes, "sessions"), text),
+	row("sessions",
+	    ctl_text_grouped(ctl_answer_figure(notes, "sessions"), text),
 	    "since this ops process began");
-	row("notifications", ctl_text_grouped(figure(notes, "received"), text),
-	    "");
-	row("books named", ctl_text_grouped(figure(notes, "books"), text), "");
-	row("flushes", ctl_text_grouped(figure(notes, "flushes"), text),
+	row("notifications",
+	    ctl_text_grouped(ctl_answer_figure(notes, "received"), text), "");
+	row("books named",
+	    ctl_text_grouped(ctl_answer_figure(notes, "books"), text), "");
+	row("flushes",
+	    ctl_text_grouped(ctl_answer_figure(notes, "flushes"), text),
 	    "by notifications");
 }
 
@@ -233,7 +173,7 @@ show_status(const json_t *root)
 	if (!json_is_string(version) ||
 	    !json_is_object(json_object_get(root, "counters")) ||
 	    !json_is_object(json_object_get(root, "memory")))
-		return no_sense();
+		return ctl_answer_no_sense();
 	printf("the book cache of booksd ");
 	ctl_text_print(
 	    stdout, json_string_value(version), json_string_length(version));
@@ -270,11 +210,11 @@ static int
 show_flushed(const json_t *root)
 {
 	const json_t *flushed = json_object_get(root, "flushed");
-	uint64_t books = figure(root, "books");
+	uint64_t books = ctl_answer_figure(root, "books");
 	char text[32];
 
 	if (!json_is_array(flushed))
-		return no_sense();
+		return ctl_answer_no_sense();
 	if (books > 0)
 		printf("%s %s and the lists will be loaded again\n",
 		    ctl_text_grouped(books, text),
@@ -356,7 +296,7 @@ show_keys(const json_t *root)
 	char bytes[32], age[32];
 
 	if (!json_is_array(root))
-		return no_sense();
+		return ctl_answer_no_sense();
 	printf("%4s  %-8s  %6s  %7s  %7s  %12s  %-6s  %s\n", "FREQ", "CLASS",
 	    "STATUS", "BYTES", "VERSION", "AGE", "SERVED", "KEY");
 	for (size_t i = 0; i < count; i++) {
@@ -366,13 +306,14 @@ show_keys(const json_t *root)
 		    json_string_value(json_object_get(entry, "class"));
 
 		if (!json_is_string(key) || cls == NULL)
-			return no_sense();
+			return ctl_answer_no_sense();
 		printf("%4" PRIu64 "  %-8.8s  %6" PRIu64 "  %7s  %7" PRIu64
 		       "  %12s  %-6s  ",
-		    figure(entry, "frequency"), cls, figure(entry, "status"),
-		    ctl_text_grouped(figure(entry, "bytes"), bytes),
-		    figure(entry, "version"),
-		    ctl_text_time(measure(entry, "age_s"), age),
+		    ctl_answer_figure(entry, "frequency"), cls,
+		    ctl_answer_figure(entry, "status"),
+		    ctl_text_grouped(ctl_answer_figure(entry, "bytes"), bytes),
+		    ctl_answer_figure(entry, "version"),
+		    ctl_text_time(ctl_answer_measure(entry, "age_s"), age),
 		    json_is_true(json_object_get(entry, "served")) ? "yes"
 								   : "no");
 		print_key(cls, json_string_value(key), json_string_length(key));
@@ -448,4 +389,18 @@ ctl_cache(const struct ctl *ctl, int argc, char **argv)
 			return words[i].run(
 			    &cache, argc - optind, argv + optind);
 	return ctl_usage("cache: need status, flush or keys");
+}
+
+int
+ctl_flush(const struct ctl *ctl, int argc, char **argv)
+{
+	struct cache cache = {.path = ctl->control};
+	int option;
+
+	while ((option = getopt(argc, argv, "S:")) != -1) {
+		if (option != 'S')
+			return ctl_usage_option(argc, argv);
+		cache.path = optarg;
+	}
+	return run_flush(&cache, argc - optind, argv + optind);
 }

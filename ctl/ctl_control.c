@@ -24,11 +24,6 @@
 #define PATH_BYTES_MAX	 sizeof(((struct sockaddr_un *)NULL)->sun_path)
 #define ROOT_PATH	 "/run/booksd/control.sock"
 
-struct question {
-	bool is_post;
-	const char *target;
-};
-
 struct transfer {
 	CURL *curl;
 	struct ctl_control_answer answer;
@@ -64,9 +59,16 @@ take_body(char *data, size_t size, size_t count, void *arg)
 	return len;
 }
 
+static long
+timeout_s(const struct ctl_control_question *question)
+{
+	return question->timeout_s > 0 ? question->timeout_s
+				       : CTL_CONTROL_TIMEOUT_S;
+}
+
 static bool
-set_options(
-    struct transfer *transfer, const char *path, bool is_post, const char *url)
+set_options(struct transfer *transfer, const char *path,
+    const struct ctl_control_question *question, const char *url)
 {
 	CURL *curl = transfer->curl;
 	bool ok = curl_easy_setopt(curl, CURLOPT_URL, url) == CURLE_OK;
@@ -78,8 +80,8 @@ set_options(
 	SET(CURLOPT_UNIX_SOCKET_PATH, path);
 	SET(CURLOPT_WRITEFUNCTION, take_body);
 	SET(CURLOPT_WRITEDATA, transfer);
-	SET(CURLOPT_TIMEOUT, (long)CTL_CONTROL_TIMEOUT_S);
-	if (is_post) {
+	SET(CURLOPT_TIMEOUT, timeout_s(question));
+	if (question->is_post) {
 		SET(CURLOPT_POST, 1L);
 		SET(CURLOPT_POSTFIELDS, "");
 	}
@@ -88,12 +90,13 @@ set_options(
 }
 
 static int
-transfer_failed(const struct transfer *transfer, CURLcode code)
+transfer_failed(const struct transfer *transfer,
+    const struct ctl_control_question *question, CURLcode code)
 {
 	switch (code) {
 	case CURLE_OPERATION_TIMEDOUT:
-		ctl_say("booksd does not answer within %d s",
-		    CTL_CONTROL_TIMEOUT_S);
+		ctl_say(
+		    "booksd does not answer within %ld s", timeout_s(question));
 		return EX_UNAVAILABLE;
 	case CURLE_GOT_NOTHING:
 	case CURLE_RECV_ERROR:
@@ -123,7 +126,7 @@ transfer_failed(const struct transfer *transfer, CURLcode code)
  * said here, all else is. */
 static int
 transfer_run(struct transfer *transfer, const char *path,
-    const struct question *question, int *error)
+    const struct ctl_control_question *question, int *error)
 {
 	CURLcode code = CURLE_OUT_OF_MEMORY;
 	char *url = NULL;
@@ -131,7 +134,7 @@ transfer_run(struct transfer *transfer, const char *path,
 
 	if (asprintf(&url, "http://booksd%s", question->target) == -1)
 		url = NULL;
-	if (url != NULL && set_options(transfer, path, question->is_post, url))
+	if (url != NULL && set_options(transfer, path, question, url))
 		code = curl_easy_perform(transfer->curl);
 	free(url);
 	if (code == CURLE_COULDNT_CONNECT)
@@ -140,14 +143,14 @@ transfer_run(struct transfer *transfer, const char *path,
 	if (os_error != 0)
 		return EX_UNAVAILABLE;
 	if (code != CURLE_OK)
-		return transfer_failed(transfer, code);
+		return transfer_failed(transfer, question, code);
 	curl_easy_getinfo(
 	    transfer->curl, CURLINFO_RESPONSE_CODE, &transfer->answer.status);
 	return EX_OK;
 }
 
 static int
-ask_at(const char *path, const struct question *question,
+ask_at(const char *path, const struct ctl_control_question *question,
     struct ctl_control_answer *answer, int *error)
 {
 	struct transfer transfer = {.curl = NULL};
@@ -202,7 +205,7 @@ nobody_at(const char *path, int error)
 }
 
 static int
-ask_given(const char *path, const struct question *question,
+ask_given(const char *path, const struct ctl_control_question *question,
     struct ctl_control_answer *answer)
 {
 	int error, code = ask_at(path, question, answer, &error);
@@ -231,7 +234,8 @@ is_empty_place(int error)
 }
 
 static int
-ask_auto(const struct question *question, struct ctl_control_answer *answer)
+ask_auto(const struct ctl_control_question *question,
+    struct ctl_control_answer *answer)
 {
 	char ours[PATH_BYTES_MAX];
 	int root_error, error, code;
@@ -262,19 +266,19 @@ ask_auto(const struct question *question, struct ctl_control_answer *answer)
 }
 
 int
-ctl_control_ask(const char *path, bool is_post, const char *target,
+ctl_control_ask(const struct ctl_control_question *question,
     struct ctl_control_answer *answer)
 {
-	const struct question question = {is_post, target};
+	const char *path = question->path;
 
 	if (path == NULL)
 		path = getenv("BOOKS_CONTROL_SOCKET");
 	else
-		return ask_given(path, &question, answer);
+		return ask_given(path, question, answer);
 	if (path == NULL || *path == '\0' || strcmp(path, "auto") == 0)
-		return ask_auto(&question, answer);
+		return ask_auto(question, answer);
 	if (strcmp(path, "off") != 0)
-		return ask_given(path, &question, answer);
+		return ask_given(path, question, answer);
 	ctl_say("BOOKS_CONTROL_SOCKET=off: booksd has no control socket");
 	return EX_UNAVAILABLE;
 }

@@ -194,7 +194,10 @@ def follow_rotation():
                 t.eventually(lambda: os.path.exists(access), "a new log")
                 server.request("GET", f"/new{turn}")
                 follower.wait_for(f"/new{turn}")
-            # cut in place
+            # cut in place: seen as long as the file is shorter than it was
+            for i in range(20):
+                server.request("GET", f"/long{i}")
+            follower.wait_for("/long19")
             os.truncate(access, 0)
             server.request("GET", "/cut")
             follower.wait_for("/cut")
