@@ -231,7 +231,6 @@ supervise(struct master_listen *listen, const struct master_control *control,
 	if (code == EX_OK) {
 		log_start(&heritage);
 		master_ecs_log();
-		master_notify_send("STATUS=Starting");
 		master_daemon_started(strcmp(options.log.error, "stderr") == 0);
 		code = master_supervise(&heritage, listen);
 		worker_log(WORKER_LOG_INFO, "stopped", "booksd ends",
@@ -240,6 +239,31 @@ supervise(struct master_listen *listen, const struct master_control *control,
 	master_orders_close(&heritage.orders_fd, &heritage.command_fd);
 	shm_cache_free(&heritage.cache);
 	shm_task_free(&heritage.task);
+	return code;
+}
+
+/* Those that were given, and those of the settings. */
+static int
+open_sockets(struct master_listen *listen, struct master_control *control,
+    struct master_admin *admin)
+{
+	static struct master_inherit given;
+	int code = master_inherit_activation(&given, stderr);
+
+	if (code == EX_OK && given.listen.count > 0)
+		master_listen_adopt(listen, &given.listen);
+	else if (code == EX_OK)
+		code = master_listen_open(listen, &options.listen, stderr);
+	if (code == EX_OK)
+		code = open_logs();
+	if (code == EX_OK && given.control.count > 0)
+		master_control_adopt(control, &given.control);
+	else if (code == EX_OK)
+		code = master_control_open(control, &options, stderr);
+	if (code == EX_OK && given.admin.count > 0)
+		master_admin_adopt(admin, &given.admin);
+	else if (code == EX_OK)
+		code = master_admin_open(admin, &options, stderr);
 	return code;
 }
 
@@ -254,14 +278,7 @@ run(bool foreground, int argc, char **argv)
 	if (master_supervise_block_signals() == -1 ||
 	    master_daemon_raise_descriptors() == -1)
 		return EX_OSERR;
-	code = master_listen_open(&listen, &options.listen, stderr);
-	if (code != EX_OK)
-		return code;
-	code = open_logs();
-	if (code == EX_OK)
-		code = master_control_open(&control, &options, stderr);
-	if (code == EX_OK)
-		code = master_admin_open(&admin, &options, stderr);
+	code = open_sockets(&listen, &control, &admin);
 	if (code == EX_OK && !foreground && master_daemon_detach() == -1) {
 		fprintf(stderr, "booksd: cannot go to the background: %s\n",
 		    strerror(errno));

@@ -51,12 +51,27 @@ open_unix(struct master_admin *admin, const char *text,
 	return EX_OK;
 }
 
+static void
+take_listeners(struct master_admin *admin)
+{
+	size_t len = 0;
+
+	for (uint32_t i = 0; i < admin->tcp.count; i++) {
+		const struct master_listener *one = &admin->tcp.listener[i];
+
+		admin->fd[admin->count++] = one->fd;
+		len += (size_t)snprintf(admin->text + len,
+		    sizeof(admin->text) - len, i > 0 ? " %s" : "%s", one->text);
+		if (len >= sizeof(admin->text))
+			len = sizeof(admin->text) - 1;
+	}
+}
+
 static int
 open_tcp(struct master_admin *admin, const char *text, FILE *errors)
 {
 	const struct master_list list = {.count = 1, .item = {text}};
 	int code = master_listen_open(&admin->tcp, &list, errors);
-	size_t len = 0;
 
 	if (code != EX_OK)
 		return code;
@@ -67,13 +82,7 @@ open_tcp(struct master_admin *admin, const char *text, FILE *errors)
 		master_listen_close(&admin->tcp);
 		return EX_CONFIG;
 	}
-	for (uint32_t i = 0; i < admin->tcp.count; i++) {
-		const struct master_listener *one = &admin->tcp.listener[i];
-
-		admin->fd[admin->count++] = one->fd;
-		len += (size_t)snprintf(admin->text + len,
-		    sizeof(admin->text) - len, i > 0 ? " %s" : "%s", one->text);
-	}
+	take_listeners(admin);
 	return EX_OK;
 }
 
@@ -122,6 +131,16 @@ master_admin_open(struct master_admin *admin,
 	else
 		code = open_tcp(admin, text, errors);
 	return code;
+}
+
+void
+master_admin_adopt(
+    struct master_admin *admin, const struct master_inherit_sockets *given)
+{
+	*admin = (struct master_admin){.local = {.fd = -1}};
+	/* Of whatever kind: what differs is only how they are made. */
+	master_listen_adopt(&admin->tcp, given);
+	take_listeners(admin);
 }
 
 void

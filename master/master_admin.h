@@ -30,6 +30,10 @@ bool master_admin_check(const char *text, const char **why) SHM_MUSTCHECK;
 int master_admin_open(struct master_admin *admin,
     const struct master_options *options, FILE *errors) SHM_MUSTCHECK;
 
+/* The same with sockets that somebody else has made. */
+void master_admin_adopt(
+    struct master_admin *admin, const struct master_inherit_sockets *given);
+
 /* In a child that is not ops: close our copies. */
 void master_admin_forget(const struct master_admin *admin);
 /* The master's end: close, and remove the path if it is still ours. */

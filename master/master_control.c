@@ -190,6 +190,23 @@ master_control_open(struct master_control *control,
 }
 
 void
+master_control_adopt(
+    struct master_control *control, const struct master_inherit_sockets *given)
+{
+	char text[96];
+	struct stat st;
+
+	SHM_ASSERT(given->count == 1);
+	*control = (struct master_control){.fd = given->fd[0]};
+	master_inherit_name(control->fd, text, control->path);
+	if (given->are_ours && control->path[0] != '\0' &&
+	    lstat(control->path, &st) == 0) {
+		control->device = st.st_dev;
+		control->inode = st.st_ino;
+	}
+}
+
+void
 master_control_forget(const struct master_control *control)
 {
 	if (control->fd != -1)

@@ -7,13 +7,14 @@
 #include <stdio.h>
 #include <sys/types.h>
 
+#include "master/master_inherit.h"
 #include "master/master_options.h"
 
 struct master_control {
 	int fd;		/* -1: none */
-	char path[108]; /* "" with it */
+	char path[108]; /* "" with it, or without a path */
 	dev_t device;	/* of path: only our own file is removed */
-	ino_t inode;
+	ino_t inode;	/* 0: it is somebody else's */
 };
 
 /* May text be the setting's value?  *why is static text. */
@@ -27,6 +28,10 @@ bool master_control_check(const char *text, const char **why) SHM_MUSTCHECK;
  */
 int master_control_open(struct master_control *control,
     const struct master_options *options, FILE *errors) SHM_MUSTCHECK;
+
+/* The same with a socket that somebody else has made. */
+void master_control_adopt(
+    struct master_control *control, const struct master_inherit_sockets *given);
 
 /*
  * Bind and listen at that path and no other, with mode 0600 from the first

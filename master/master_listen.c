@@ -189,30 +189,29 @@ say_failure(const char *text, int error, FILE *errors)
 	return code;
 }
 
+/* With what it is really bound to: port 0 became another one. */
 static struct master_listener *
 add(struct master_listen *listen, int fd)
 {
 	struct master_listener *listener = &listen->listener[listen->count++];
+	char path[sizeof(listener->path)];
 
 	*listener = (struct master_listener){.fd = fd};
+	master_inherit_name(fd, listener->text, path);
 	return listener;
 }
 
-/* What the socket is really bound to (port 0 became another one). */
+/* The path is ours to remove. */
 static void
-name_tcp(struct master_listener *listener)
+own_path(struct master_listener *listener, const char *path)
 {
-	struct sockaddr_storage storage = {0};
-	socklen_t len = sizeof(storage);
-	char host[64], port[8];
+	struct stat st;
 
-	if (getsockname(listener->fd, (struct sockaddr *)&storage, &len) ==
-		-1 ||
-	    getnameinfo((struct sockaddr *)&storage, len, host, sizeof(host),
-		port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-		return;
-	snprintf(listener->text, sizeof(listener->text),
-	    storage.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+	strcpy(listener->path, path);
+	if (path[0] != '\0' && lstat(path, &st) == 0) {
+		listener->device = st.st_dev;
+		listener->inode = st.st_ino;
+	}
 }
 
 static int
@@ -274,7 +273,7 @@ open_tcp(struct master_listen *listen, const char *text, FILE *errors)
 		}
 		fd = open_tcp_socket(info, listen->backlog);
 		if (fd != -1)
-			name_tcp(add(listen, fd));
+			add(listen, fd);
 		else if (strcmp(address.host, "*") == 0 &&
 			 is_missing_family(info, errno))
 			error = errno;
@@ -328,8 +327,6 @@ static int
 open_unix(struct master_listen *listen_, const char *text, FILE *errors)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	struct master_listener *listener;
-	struct stat st;
 	int fd, code;
 
 	if (listen_->count == WORKER_LISTENERS_MAX) {
@@ -356,13 +353,7 @@ open_unix(struct master_listen *listen_, const char *text, FILE *errors)
 		close(fd);
 		return code;
 	}
-	listener = add(listen_, fd);
-	strcpy(listener->path, address.sun_path);
-	snprintf(listener->text, sizeof(listener->text), "%s", text);
-	if (stat(listener->path, &st) == 0) {
-		listener->device = st.st_dev;
-		listener->inode = st.st_ino;
-	}
+	own_path(add(listen_, fd), address.sun_path);
 	return EX_OK;
 }
 
@@ -386,6 +377,33 @@ master_listen_open(
 	return code;
 }
 
+/* Undo what workers do to a socket at the end of a drain (worker_drain.c):
+ * it is used again after us. */
+static void
+thaw(int fd)
+{
+	const int unused = 0;
+
+	(void)setsockopt(
+	    fd, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof(unused));
+}
+
+void
+master_listen_adopt(
+    struct master_listen *listen, const struct master_inherit_sockets *given)
+{
+	char text[96], path[108];
+
+	*listen = (struct master_listen){
+	    .backlog = read_backlog(), .is_lent = !given->are_ours};
+	for (uint32_t i = 0; i < given->count; i++) {
+		thaw(given->fd[i]);
+		master_inherit_name(given->fd[i], text, path);
+		own_path(
+		    add(listen, given->fd[i]), given->are_ours ? path : "");
+	}
+}
+
 static void
 remove_path(const struct master_listener *listener)
 {
@@ -406,6 +424,8 @@ master_listen_close(struct master_listen *listen)
 		if (listener->fd == -1)
 			continue;
 		remove_path(listener);
+		if (listen->is_lent)
+			thaw(listener->fd);
 		close(listener->fd);
 		listener->fd = -1;
 	}

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <sys/types.h>
 
+#include "master/master_inherit.h"
 #include "master/master_options.h"
 
 struct master_listener {
@@ -20,6 +21,7 @@ struct master_listener {
 struct master_listen {
 	uint32_t count;
 	int backlog;
+	bool is_lent; /* a service manager's: it listens on without us */
 	struct master_listener listener[WORKER_LISTENERS_MAX];
 };
 
@@ -35,6 +37,10 @@ bool master_listen_check(const char *text, const char **why) SHM_MUSTCHECK;
  */
 int master_listen_open(struct master_listen *listen,
     const struct master_list *list, FILE *errors) SHM_MUSTCHECK;
+
+/* The same with sockets that somebody else has made. */
+void master_listen_adopt(
+    struct master_listen *listen, const struct master_inherit_sockets *given);
 
 /* Is the socket at a path that cannot be bound one that no living server has,
  * so that it may be removed?  False: errno says why not, EADDRINUSE or EEXIST

@@ -114,7 +114,7 @@ leave_running(struct master_supervisor *supervisor)
 	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++)
 		supervisor->worker[i].start_us = 0;
 	master_slot_kill(&supervisor->migrate, SIGTERM);
-	master_notify_send("STOPPING=1\nSTATUS=Stopping");
+	master_notify_send("STOPPING=1");
 }
 
 void
@@ -265,15 +265,32 @@ handle_signal(struct master_supervisor *supervisor, int number)
 static void
 look_at_board(struct master_supervisor *supervisor)
 {
-	char state[64];
-
 	if (supervisor->is_ready || supervisor->phase != MASTER_PHASE_RUNNING ||
 	    !shm_board_get(supervisor->heritage->board->served))
 		return;
 	supervisor->is_ready = true;
-	snprintf(state, sizeof(state), "READY=1\nSTATUS=Serving, %u workers",
-	    supervisor->wanted);
-	master_notify_send(state);
+	master_notify_send("READY=1");
+}
+
+/* One line for whoever asks the service manager. */
+static void
+say_status(const struct master_supervisor *supervisor)
+{
+	const struct shm_board *board = supervisor->heritage->board;
+	const char *what = supervisor->is_ready ? "Serving" : "Starting";
+	uint32_t serving = 0;
+	char text[64];
+
+	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++)
+		serving +=
+		    shm_board_get(board->worker[i].state) == SHM_BOARD_SERVING;
+	if (supervisor->phase == MASTER_PHASE_RUNNING)
+		snprintf(text, sizeof(text), "%s, %u of %u workers", what,
+		    serving, supervisor->is_resting ? 0 : supervisor->wanted);
+	else
+		snprintf(text, sizeof(text), "Stopping, %u workers left",
+		    workers_alive(supervisor));
+	master_notify_status(text);
 }
 
 static void
@@ -284,7 +301,8 @@ advance(struct master_supervisor *supervisor, uint64_t now_us)
 	if (supervisor->phase == MASTER_PHASE_RUNNING)
 		return;
 	stop_helpers(supervisor, now_us);
-	if (supervisor->has_listeners &&
+	/* What is lent is given back when the last worker is gone. */
+	if (supervisor->has_listeners && !supervisor->listen->is_lent &&
 	    now_us >= supervisor->close_listen_us) {
 		master_listen_close(supervisor->listen);
 		supervisor->has_listeners = false;
@@ -316,7 +334,7 @@ next_us(const struct master_supervisor *supervisor, uint64_t now_us)
 			    at_us, now_us + SERVED_POLL_US);
 		return at_us;
 	}
-	if (supervisor->has_listeners)
+	if (supervisor->has_listeners && !supervisor->listen->is_lent)
 		at_us =
 		    master_supervise_sooner(at_us, supervisor->close_listen_us);
 	if (supervisor->phase != MASTER_PHASE_KILLING)
@@ -340,6 +358,8 @@ tick(struct master_supervisor *supervisor, uint64_t now_us)
 	    at_us, master_cache_tick(&supervisor->cache, now_us));
 	at_us = master_supervise_sooner(at_us, next_us(supervisor, now_us));
 	at_us = master_supervise_sooner(at_us, throttle->next_us);
+	at_us = master_supervise_sooner(at_us, master_notify_watchdog(now_us));
+	say_status(supervisor);
 	log_us = worker_log_flush(now_us);
 	return log_us == UINT64_MAX
 		   ? at_us
