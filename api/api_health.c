@@ -15,8 +15,8 @@
 
 #define RETRY_AFTER_S 1 /* starting takes no longer, draining ends in death */
 
-static const char *
-readiness_name(const struct shm_board *board)
+const char *
+api_health_state(const struct shm_board *board)
 {
 	if (shm_board_get(board->draining))
 		return "draining";
@@ -69,9 +69,8 @@ db_name(bool is_ready)
 	return is_ready ? "ready" : "away";
 }
 
-/* The backend of all workers that have one; "mixed" while they differ. */
-static const char *
-board_io_name(const struct shm_board *board)
+const char *
+api_health_io(const struct shm_board *board)
 {
 	uint32_t common = SHM_BOARD_IO_NONE;
 
@@ -125,7 +124,7 @@ write_verbose(const struct api *api, struct api_buf *buf)
 	uint32_t workers = 0;
 
 	api_buf_text(buf, "{");
-	write_member_text(buf, "status", readiness_name(board));
+	write_member_text(buf, "status", api_health_state(board));
 	api_buf_text(buf, ",");
 	write_member_text(
 	    buf, "version", api->version != NULL ? api->version : "unknown");
@@ -135,7 +134,7 @@ write_verbose(const struct api *api, struct api_buf *buf)
 	api_buf_text(buf, ",");
 	write_member_text(buf, "database", db_name(shm_board_has_db(board)));
 	api_buf_text(buf, ",");
-	write_member_text(buf, "backend", board_io_name(board));
+	write_member_text(buf, "backend", api_health_io(board));
 	api_buf_text(buf, ",\"workers\":[");
 	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++) {
 		const struct shm_board_worker *worker = &board->worker[i];
@@ -163,7 +162,7 @@ void
 api_health_readyz(const struct api *api, struct api_slice query,
     bool as_problem_json, struct api_buf *buf, struct api_reply *reply)
 {
-	const char *name = readiness_name(api->board);
+	const char *name = api_health_state(api->board);
 	bool is_ready = strcmp(name, "ready") == 0;
 	size_t start = buf->len;
 

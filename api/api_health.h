@@ -1,5 +1,5 @@
 /*
- * Answers about the service itself; inside api/ only.  None needs a database.
+ * Answers about the service itself, for api/ and ops.  None needs a database.
  */
 #ifndef API_HEALTH_H
 #define API_HEALTH_H
@@ -15,5 +15,12 @@ void api_health_readyz(const struct api *api, struct api_slice query,
 
 /* GET /health and /actuator/health: the same in the original's words. */
 void api_health_actuator(const struct api *api, struct api_reply *reply);
+
+/* ---- what these are made of, for others */
+
+/* "starting", "ready" or "draining". */
+const char *api_health_state(const struct shm_board *board);
+/* The back end of all workers that have one; "mixed" while they differ. */
+const char *api_health_io(const struct shm_board *board);
 
 #endif

@@ -119,16 +119,12 @@ log_start(const struct master_heritage *heritage)
 	static const char *const backends[] = {"auto", "io_uring", "epoll"};
 	const struct master_listen *listen = heritage->listen;
 	const char *control = heritage->control->path;
-	char addresses[WORKER_LISTENERS_MAX * 100] = "";
+	char addresses[MASTER_LISTEN_NAMES_BYTES];
 	struct shm_cache_stats cache = {.segments_count = 0};
 
 	if (heritage->cache != NULL)
 		shm_cache_stats(heritage->cache, &cache);
-	for (uint32_t i = 0; i < listen->count; i++) {
-		if (i > 0)
-			strcat(addresses, " ");
-		strcat(addresses, listen->listener[i].text);
-	}
+	master_listen_names(listen, addresses);
 	worker_log(WORKER_LOG_INFO, "started", "booksd starts its workers",
 	    LOG_STR("version", PACKAGE_VERSION), LOG_INT("pid", getpid()),
 	    LOG_STR("listen", addresses), LOG_INT("backlog", listen->backlog),

@@ -404,6 +404,20 @@ master_listen_adopt(
 	}
 }
 
+void
+master_listen_names(
+    const struct master_listen *listen, char names[MASTER_LISTEN_NAMES_BYTES])
+{
+	char *at = names;
+
+	*at = '\0';
+	for (uint32_t i = 0; i < listen->count; i++) {
+		if (i > 0)
+			*at++ = ' ';
+		at = stpcpy(at, listen->listener[i].text);
+	}
+}
+
 static void
 remove_path(const struct master_listener *listener)
 {

@@ -49,6 +49,11 @@ struct sockaddr_un;
 bool
 master_listen_is_abandoned(const struct sockaddr_un *address) SHM_MUSTCHECK;
 
+/* "127.0.0.1:8080 [::1]:8080" */
+#define MASTER_LISTEN_NAMES_BYTES (WORKER_LISTENERS_MAX * 97)
+void master_listen_names(
+    const struct master_listen *listen, char names[MASTER_LISTEN_NAMES_BYTES]);
+
 /* Nobody new: close our copies and remove the unix sockets' paths.  Any number
  * of times. */
 void master_listen_close(struct master_listen *listen);

@@ -44,8 +44,10 @@ void
 master_ops_options(
     const struct master_heritage *heritage, struct ops_options *options)
 {
+	static char listen[MASTER_LISTEN_NAMES_BYTES]; /* once a process */
 	const struct master_options *settings = heritage->options;
 
+	master_listen_names(heritage->listen, listen);
 	*options = (struct ops_options){
 	    .task = heritage->task,
 	    .board = heritage->board,
@@ -53,6 +55,7 @@ master_ops_options(
 	    .ecs = master_ecs_task(),
 	    .version = PACKAGE_VERSION,
 	    .database = settings->worker.database,
+	    .listen = listen,
 	    .database_connect_timeout_ms =
 		settings->worker.database_connect_timeout_ms,
 	    .heartbeat_ms = settings->cache_heartbeat_ms,

@@ -27,8 +27,10 @@
 
 #include "ops/ops_cache.h"
 #include "ops/ops_command.h"
+#include "ops/ops_events.h"
 #include "ops/ops_guard.h"
 #include "ops/ops_health.h"
+#include "ops/ops_status.h"
 
 #define CONNECTIONS_MAX	 16
 #define CONNECTION_BYTES (128 * 1024) /* a longer request: 4xx */
@@ -50,9 +52,12 @@ static const struct route {
     {"/cache/flush", "POST", ops_cache_flush, true},
     {"/cache/keys", "GET", ops_cache_keys, true},
     {"/drain", "POST", ops_command_drain, false},
+    {"/events", "GET", ops_events, false},
+    {"/history.json", "GET", ops_events_history, false},
     {"/livez", "GET, HEAD", ops_health_livez, false},
     {"/readyz", "GET, HEAD", ops_health_readyz, false},
     {"/reload", "POST", ops_command_reload, false},
+    {"/status.json", "GET, HEAD", ops_status, false},
     {"/workers", "POST", ops_command_workers, false},
 };
 
@@ -126,6 +131,25 @@ ops_http_unauthorized(const struct ops_request *request)
 		    "Bearer realm=\"booksd\"");
 	return ops_http_answer(
 	    request, MHD_HTTP_UNAUTHORIZED, TYPE_PROBLEM, response);
+}
+
+enum MHD_Result
+ops_http_buf(const struct ops_request *request, unsigned status,
+    const char *content_type, struct api_buf *buf)
+{
+	struct MHD_Response *response = NULL;
+
+	if (!buf->failed) {
+		response = MHD_create_response_from_buffer(
+		    buf->len, buf->data, MHD_RESPMEM_MUST_FREE);
+		if (response != NULL)
+			*buf = (struct api_buf){.data = NULL};
+	}
+	api_buf_fini(buf);
+	if (response == NULL)
+		return ops_http_problem(request, MHD_HTTP_INTERNAL_SERVER_ERROR,
+		    "There is no memory for the answer.");
+	return ops_http_answer(request, status, content_type, response);
 }
 
 enum MHD_Result
@@ -316,15 +340,16 @@ daemon_start(struct ops_http *http, int fd)
 	};
 
 	/* The logger comes first, or standard error hears of the rest. */
-	return MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_ERROR_LOG, 0, NULL,
-	    NULL, handle, http, MHD_OPTION_EXTERNAL_LOGGER, log_library,
+	return MHD_start_daemon(
+	    MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0,
+	    NULL, NULL, handle, http, MHD_OPTION_EXTERNAL_LOGGER, log_library,
 	    (void *)(uintptr_t)options, MHD_OPTION_ARRAY, items,
 	    MHD_OPTION_END);
 }
 
 struct ops_http *
-ops_http_new(
-    const struct ops_options *options, const struct ops_listen *listen, int fd)
+ops_http_new(const struct ops_options *options, const struct ops_listen *listen,
+    struct ops_site *site, int fd)
 {
 	struct ops_http *http = calloc(1, sizeof(*http));
 
@@ -332,6 +357,7 @@ ops_http_new(
 		return NULL;
 	http->options = options;
 	http->listen = listen;
+	http->site = site;
 	http->daemon = daemon_start(http, fd);
 	if (http->daemon == NULL) {
 		free(http);

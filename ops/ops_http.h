@@ -11,16 +11,20 @@
 #include "api/api.h"
 #include "ops/ops_listen.h"
 
+struct ops_site;
+
 struct ops_http {
 	const struct ops_options *options; /* borrowed */
 	const struct ops_listen *listen;   /* borrowed */
+	struct ops_site *site;		   /* borrowed */
 	struct MHD_Daemon *daemon;	   /* of one listening socket */
 	uint32_t dumps;			   /* of keys, under way */
 };
 
 /* Serve fd, a listening socket that stays the caller's.  NULL with errno. */
-struct ops_http *ops_http_new(const struct ops_options *options,
-    const struct ops_listen *listen, int fd) SHM_MUSTCHECK;
+struct ops_http *
+ops_http_new(const struct ops_options *options, const struct ops_listen *listen,
+    struct ops_site *site, int fd) SHM_MUSTCHECK;
 void ops_http_free(struct ops_http **http); /* takes; NULL is fine */
 
 int ops_http_fd(const struct ops_http *http); /* to poll for POLLIN */
@@ -63,6 +67,9 @@ enum MHD_Result ops_http_problem(
     const struct ops_request *request, uint16_t status, const char *detail);
 /* 401, and how to do it right. */
 enum MHD_Result ops_http_unauthorized(const struct ops_request *request);
+/* Takes what buf holds. */
+enum MHD_Result ops_http_buf(const struct ops_request *request, unsigned status,
+    const char *content_type, struct api_buf *buf);
 /* An answer of the api room, which is copied. */
 enum MHD_Result ops_http_reply(
     const struct ops_request *request, const struct api_reply *reply);

@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 #include "ops/ops_http.h"
-#include "ops/ops_listen.h"
+#include "ops/ops_site.h"
 
 #define POLL_MAX_MS 500 /* a sign of life to the master */
 #define HTTP_MAX    (1 + OPS_ADMIN_MAX)
@@ -39,6 +39,7 @@ enum {
 struct ops {
 	const struct ops_options *options;
 	struct ops_listen *listen;
+	struct ops_site *site;
 	struct ops_http *http[HTTP_MAX]; /* NULL: none */
 	int signal_fd;
 	bool is_ending;
@@ -88,6 +89,8 @@ timeout_ms(const struct ops *ops, uint64_t log_us, uint64_t now_us)
 
 	wait_us = due_us > now_us ? due_us - now_us : 0;
 	wait_us = earlier(wait_us, log_us);
+	wait_us = earlier(wait_us,
+	    ops->site->due_us > now_us ? ops->site->due_us - now_us : 0);
 	for (uint32_t i = 0; i < HTTP_MAX; i++)
 		if (ops->http[i] != NULL)
 			wait_us =
@@ -106,6 +109,7 @@ turn(struct ops *ops)
 
 	shm_board_set(ops->options->board->ops.heartbeat_us, now_us);
 	ops_listen_tick(ops->listen, now_us);
+	ops_site_tick(ops->site, now_us);
 	log_us = ops->options->log_flush(now_us);
 	memset(fds, 0, sizeof(fds));
 	fds[POLL_SIGNALS] =
@@ -138,7 +142,7 @@ serve(struct ops *ops, int fd, const char *what)
 
 	if (fd == -1)
 		return NULL;
-	http = ops_http_new(ops->options, ops->listen, fd);
+	http = ops_http_new(ops->options, ops->listen, ops->site, fd);
 	if (http == NULL)
 		ops_say(ops->options, OPS_LOG_ERROR, "control_failed",
 		    "administrators cannot be served",
@@ -155,14 +159,21 @@ run(struct ops *ops)
 	ops->listen = ops_listen_new(options);
 	if (ops->listen == NULL)
 		return EX_OSERR;
+	ops->site = ops_site_new(options, ops->listen);
+	if (ops->site == NULL) {
+		ops_listen_free(&ops->listen);
+		return EX_OSERR;
+	}
 	ops->http[0] = serve(ops, options->control_fd, "control_socket");
 	for (uint32_t i = 0; i < options->admin_count; i++)
 		ops->http[1 + i] =
 		    serve(ops, options->admin_fd[i], "admin_listen");
 	while (!ops->is_ending)
 		turn(ops);
+	ops_events_end(&ops->site->events);
 	for (uint32_t i = 0; i < HTTP_MAX; i++)
 		ops_http_free(&ops->http[i]);
+	ops_site_free(&ops->site);
 	ops_listen_free(&ops->listen);
 	return EX_OK;
 }

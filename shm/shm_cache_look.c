@@ -29,6 +29,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "shm/shm_cache_entry.h"
 
@@ -103,6 +104,17 @@ stats_entries(const struct shm_cache *cache)
 }
 
 void
+shm_cache_counters(
+    const struct shm_cache *cache, uint64_t counter[SHM_CACHE_COUNTERS_COUNT])
+{
+	memset(counter, 0, SHM_CACHE_COUNTERS_COUNT * sizeof(counter[0]));
+	for (uint32_t slot = 0; slot <= SHM_CACHE_SLOTS_MAX; slot++)
+		for (uint32_t i = 0; i < SHM_CACHE_COUNTERS_COUNT; i++)
+			counter[i] += SHM_CACHE_RELAXED(
+			    cache->slot[slot].counters.counter[i]);
+}
+
+void
 shm_cache_stats(const struct shm_cache *cache, struct shm_cache_stats *stats)
 {
 	*stats = (struct shm_cache_stats){
@@ -112,10 +124,7 @@ shm_cache_stats(const struct shm_cache *cache, struct shm_cache_stats *stats)
 	    .segments_count = cache->segments_count,
 	    .buckets_count = cache->buckets_count,
 	};
-	for (uint32_t slot = 0; slot <= SHM_CACHE_SLOTS_MAX; slot++)
-		for (uint32_t i = 0; i < SHM_CACHE_COUNTERS_COUNT; i++)
-			stats->counter[i] += SHM_CACHE_RELAXED(
-			    cache->slot[slot].counters.counter[i]);
+	shm_cache_counters(cache, stats->counter);
 	stats_segments(cache, stats);
 	stats->entries = stats_entries(cache);
 	stats->intents_open = shm_cache_intent_count(cache);

@@ -1,0 +1,42 @@
+#include "config.h"
+
+#include <stdlib.h>
+
+#include "ops/ops_site.h"
+
+struct ops_site *
+ops_site_new(const struct ops_options *options, const struct ops_listen *listen)
+{
+	struct ops_site *site = calloc(1, sizeof(*site));
+
+	if (site == NULL)
+		return NULL;
+	site->options = options;
+	site->listen = listen;
+	site->samples.options = options;
+	ops_site_tick(site, shm_clock_us());
+	return site;
+}
+
+void
+ops_site_free(struct ops_site **site)
+{
+	free(*site);
+	*site = NULL;
+}
+
+void
+ops_site_tick(struct ops_site *site, uint64_t now_us)
+{
+	if (now_us < site->due_us)
+		return;
+	/* Once after a pause, however long it was. */
+	site->due_us += OPS_SAMPLE_PERIOD_US;
+	if (site->due_us <= now_us)
+		site->due_us = now_us + OPS_SAMPLE_PERIOD_US;
+	ops_samples_take(&site->samples, now_us);
+	ops_history_add(
+	    &site->history, &ops_samples_last(&site->samples)->total);
+	ops_queue_look(&site->queue, site->options->listen);
+	ops_events_tick(site);
+}

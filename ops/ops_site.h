@@ -1,0 +1,34 @@
+/*
+ * What all listeners of ops show: the samples, their history and who listens
+ * to events.  Once in the process, and looked at once a second.
+ */
+#ifndef OPS_SITE_H
+#define OPS_SITE_H
+
+#include "ops/ops_events.h"
+#include "ops/ops_history.h"
+#include "ops/ops_listen.h"
+#include "ops/ops_queue.h"
+#include "ops/ops_sample.h"
+
+struct ops_site {
+	const struct ops_options *options; /* borrowed */
+	const struct ops_listen *listen;   /* borrowed */
+	uint64_t due_us;		   /* the next look */
+	struct ops_samples samples;
+	struct ops_history history;
+	struct ops_queue queue;
+	struct shm_cache_stats cache; /* sizes, as of cache_us */
+	uint64_t cache_us;
+	struct ops_events events;
+};
+
+/* NULL without memory.  Looks for the first time. */
+struct ops_site *ops_site_new(const struct ops_options *options,
+    const struct ops_listen *listen) SHM_MUSTCHECK;
+void ops_site_free(struct ops_site **site); /* takes; NULL is fine */
+
+/* Do what is due, at least at due_us. */
+void ops_site_tick(struct ops_site *site, uint64_t now_us);
+
+#endif
