@@ -235,7 +235,8 @@ main(int argc, char **argv)
 		return 1;
 	}
 	if (argc == 5 && strcmp(argv[2], "profile") == 0)
-		profile(task, (uint32_t)atoi(argv[3]), (uint32_t)atoi(argv[4]));
+		profile(task, (uint32_t)strtoul(argv[3], NULL, 10),
+		    (uint32_t)strtoul(argv[4], NULL, 10));
 	else
 		print_task(task);
 	shm_task_free(&task);

@@ -173,6 +173,7 @@ worker_stats_turn_begin(struct worker_loop *loop)
 	shm_board_set(loop->block->heartbeat_us, loop->now_us);
 	shm_board_set(loop->block->doing, SHM_BOARD_WORKING);
 	shm_stats_count(loop->stats.shm, SHM_STATS_turns, 1);
+	worker_profile_tick(&loop->stats.profile, loop->now_us);
 }
 
 uint64_t
@@ -213,6 +214,8 @@ worker_stats_open(struct worker_loop *loop)
 	stats->step_us = loop->now_us;
 	for (uint32_t i = 0; i < WORKER_STATS_STEPS; i++)
 		stats->past[i].at_us = loop->now_us;
+	worker_profile_open(&stats->profile, options->task,
+	    shm_task_slot(options->board, options->slot));
 	shm_board_set(loop->block->heartbeat_us, loop->now_us);
 	shm_board_set(loop->block->doing, SHM_BOARD_WORKING);
 }
@@ -220,6 +223,7 @@ worker_stats_open(struct worker_loop *loop)
 void
 worker_stats_close(struct worker_loop *loop)
 {
+	worker_profile_close(&loop->stats.profile);
 	step(loop, shm_clock_us());
 	count_log_dropped(loop);
 	shm_board_set(loop->block->requests, loop->requests);

@@ -11,6 +11,7 @@
 #define WORKER_STATS_H
 
 #include "shm/shm_stats.h"
+#include "worker/worker_profile.h"
 
 #define WORKER_STATS_STEPS 4
 
@@ -23,6 +24,8 @@ struct worker_stats {
 	uint64_t heartbeat_us; /* the loop sleeps no longer */
 	uint32_t requests_open;
 	uint64_t log_dropped;
+
+	struct worker_profile profile;
 
 	/* since the last step, which is taken every 250 ms or so */
 	uint64_t step_us;
