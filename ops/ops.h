@@ -37,8 +37,7 @@ struct ops_options {
 	const struct ops_ecs_task *ecs; /* NULL: not in a task of ECS */
 	const char *version;
 	const char *database; /* conninfo */
-	const char
-	    *listen; /* the workers' addresses: "127.0.0.1:80 [::1]:80" */
+	const char *listen;   /* of workers: "127.0.0.1:80 [::1]:80" */
 	uint32_t database_connect_timeout_ms;
 	uint32_t heartbeat_ms; /* of the notification session */
 	int control_fd;	       /* listening unix socket, or -1 */

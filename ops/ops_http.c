@@ -30,6 +30,7 @@
 #include "ops/ops_events.h"
 #include "ops/ops_guard.h"
 #include "ops/ops_health.h"
+#include "ops/ops_metrics.h"
 #include "ops/ops_status.h"
 
 #define CONNECTIONS_MAX	 16
@@ -55,6 +56,7 @@ static const struct route {
     {"/events", "GET", ops_events, false},
     {"/history.json", "GET", ops_events_history, false},
     {"/livez", "GET, HEAD", ops_health_livez, false},
+    {"/metrics", "GET, HEAD", ops_metrics, false},
     {"/readyz", "GET, HEAD", ops_health_readyz, false},
     {"/reload", "POST", ops_command_reload, false},
     {"/status.json", "GET, HEAD", ops_status, false},

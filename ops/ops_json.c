@@ -59,20 +59,26 @@ ops_json_u64(struct ops_json *json, const char *key, uint64_t value)
 void
 ops_json_real(struct ops_json *json, const char *key, double value)
 {
-	char text[400];
-	size_t len;
-
 	if (!isfinite(value)) {
 		ops_json_null(json, key);
 		return;
 	}
+	begin(json, key);
+	ops_json_number(json->buf, value);
+}
+
+void
+ops_json_number(struct api_buf *buf, double value)
+{
+	char text[400];
+	size_t len;
+
 	len = (size_t)snprintf(text, sizeof(text), "%.6f", value);
 	while (text[len - 1] == '0')
 		len--;
 	if (text[len - 1] == '.')
 		len--;
-	begin(json, key);
-	api_buf_bytes(json->buf, text, len);
+	api_buf_bytes(buf, text, len);
 }
 
 void

@@ -23,6 +23,8 @@ void ops_json_u64(struct ops_json *json, const char *key, uint64_t value);
 void ops_json_real(struct ops_json *json, const char *key, double value);
 /* NULL is null. */
 void ops_json_text(struct ops_json *json, const char *key, const char *value);
+/* A number alone, in the same form; it has to be one. */
+void ops_json_number(struct api_buf *buf, double value);
 void ops_json_bool(struct ops_json *json, const char *key, bool value);
 void ops_json_null(struct ops_json *json, const char *key);
 
