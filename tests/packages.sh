@@ -20,6 +20,7 @@ build libjansson-dev     pc:jansson
 build libmicrohttpd-dev  pc:libmicrohttpd
 build libpq-dev          pc:libpq
 build liburing-dev       pc:liburing
+build systemtap-sdt-dev  cmd:dtrace
 run   postgresql         pg:initdb
 run   curl               cmd:curl
 test  libcmocka-dev      pc:cmocka

@@ -31,6 +31,7 @@
 
 #include "worker/worker_cache.h"
 #include "worker/worker_load.h"
+#include "worker/worker_probe.h"
 #include "worker/worker_wait.h"
 
 #define LOOKS_MAX     6	 /* at entries that go away while they are copied */
@@ -81,8 +82,15 @@ serve_stored(struct worker_call *call, const struct shm_cache_view *view)
 }
 
 static void
-count(struct shm_cache *cache, enum worker_source source)
+count(const struct worker_call *call, enum worker_source source)
 {
+	struct shm_cache *cache = call->loop->cache;
+	const struct shm_cache_key *key = &call->cache.key;
+
+	if (source == WORKER_SOURCE_MISS)
+		WORKER_PROBE2(cache__miss, key->data, key->len);
+	else
+		WORKER_PROBE3(cache__hit, key->data, key->len, source);
 	switch (source) {
 	case WORKER_SOURCE_NONE:
 		break;
@@ -138,7 +146,7 @@ serve(struct worker_call *call, enum shm_cache_found found,
 	} else if (!serve_stored(call, view)) {
 		return false;
 	}
-	count(cache, source);
+	count(call, source); /* which has left; its key is still there */
 	return true;
 }
 
@@ -193,7 +201,7 @@ next_failed(struct worker_call *call, enum shm_cache_found found,
 	api_call_unavailable(&call->api, &call->text, &call->reply);
 	call->verdict = API_DONE;
 	call->cache.source = WORKER_SOURCE_MISS;
-	count(call->loop->cache, WORKER_SOURCE_MISS);
+	count(call, WORKER_SOURCE_MISS);
 	return NEXT_VERDICT;
 }
 
@@ -268,7 +276,7 @@ ask(struct worker_call *call)
 		break;
 	}
 	call->cache.source = WORKER_SOURCE_MISS;
-	count(call->loop->cache, WORKER_SOURCE_MISS);
+	count(call, WORKER_SOURCE_MISS);
 	if (call->verdict != API_DONE) /* HEAD of a list needs no database */
 		worker_load_begin(call);
 	return false;

@@ -20,6 +20,7 @@
 #include "worker/worker_cache.h"
 #include "worker/worker_call.h"
 #include "worker/worker_load.h"
+#include "worker/worker_probe.h"
 #include "worker/worker_wait.h"
 
 #define TEXT_KEPT_BYTES	 (16u << 10) /* larger buffers are freed */
@@ -162,6 +163,8 @@ worker_call_begin(struct worker_conn *conn, const struct worker_http_head *head)
 	call->verdict = api_begin(
 	    &call->api, &loop->api, &request, &call->text, &call->reply);
 	worker_stats_request_begin(call);
+	WORKER_PROBE4(request__start, api_method_name(head->method),
+	    head->path.data, head->path.len, api_call_route(&call->api));
 	return call;
 }
 

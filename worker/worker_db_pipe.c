@@ -32,6 +32,7 @@
 #include <string.h>
 
 #include "worker/worker_db_link.h"
+#include "worker/worker_probe.h"
 
 /* ---- the ring */
 
@@ -140,6 +141,8 @@ db_pipe_send(struct worker_db_link *link, struct worker_db_query *query)
 	query->link = link;
 	query->sent_us = db->now_us;
 	shm_stats_count(db->stats, SHM_STATS_database_queries, 1);
+	WORKER_PROBE2(query__start, api_sql_text(query->statement->id)->name,
+	    link->number);
 	if (link->count == 0)
 		db_wake_at(db, db->now_us + db->answer_us);
 	ring_push(link, query);

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "worker/worker_db_link.h"
+#include "worker/worker_probe.h"
 
 /* ---- lists */
 
@@ -121,9 +122,13 @@ db_query_done(struct worker_db *db, struct worker_db_query *query,
 	/* The query may be used again inside done(). */
 	snprintf(copy, sizeof(copy), "%s", sqlstate);
 	query->db_us = db->now_us - query->submitted_us;
-	if (query->sent_us != 0)
-		shm_histogram_add(
-		    &db->stats->database, db->now_us - query->sent_us);
+	if (query->sent_us != 0) {
+		uint64_t sent_us = db->now_us - query->sent_us;
+
+		shm_histogram_add(&db->stats->database, sent_us);
+		WORKER_PROBE3(query__done,
+		    api_sql_text(query->statement->id)->name, outcome, sent_us);
+	}
 	query->state = DB_QUERY_IDLE;
 	query->link = NULL;
 	if (query->is_stream) {

@@ -28,6 +28,7 @@
 #include <string.h>
 
 #include "worker/worker_db_link.h"
+#include "worker/worker_probe.h"
 
 void
 db_stream_place(struct worker_db_link *link, struct worker_db_query *query)
@@ -276,6 +277,7 @@ stream_send_query(struct worker_db_link *link)
 
 	link->stream->sent_us = link->db->now_us;
 	shm_stats_count(link->db->stats, SHM_STATS_database_queries, 1);
+	WORKER_PROBE2(query__start, text->name, link->number);
 	link->deadline_us = link->db->now_us + link->db->answer_us;
 	db_wake_at(link->db, link->deadline_us);
 	return PQsendQueryPrepared(link->conn, text->name,

@@ -15,6 +15,7 @@
 
 #include "api/api_route.h"
 #include "worker/worker_call.h"
+#include "worker/worker_probe.h"
 #include "worker/worker_stats.h"
 
 #define STEP_US		 250000u
@@ -59,6 +60,8 @@ worker_stats_request(
 	loop->stats.requests_open--;
 	shm_stats_request(loop->stats.shm, route_of(call),
 	    (uint32_t)call->api.method, status, duration_us);
+	WORKER_PROBE4(request__done, api_method_name(call->api.method),
+	    api_call_route(&call->api), status, duration_us);
 	if (status == 499)
 		shm_stats_count(loop->stats.shm, SHM_STATS_aborted, 1);
 	shm_board_set(loop->block->doing, SHM_BOARD_WORKING);
