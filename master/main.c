@@ -30,6 +30,7 @@
 #include "master/master_ops.h"
 #include "master/master_orders.h"
 #include "master/master_rules.h"
+#include "master/master_secret.h"
 #include "master/master_supervise.h"
 
 extern char **environ;
@@ -187,6 +188,12 @@ make_memory(struct master_heritage *heritage)
 		    strerror(errno));
 		return EX_OSERR;
 	}
+	heritage->secret = master_secret_new(&options);
+	if (heritage->secret == NULL) {
+		fprintf(stderr, "booksd: no memory for the secret: %s\n",
+		    strerror(errno));
+		return EX_OSERR;
+	}
 	heritage->board = &heritage->task->half[0];
 	shm_task_half_begin(heritage->board, getpid());
 	shm_board_set(heritage->board->workers_wanted, options.workers);
@@ -233,6 +240,7 @@ supervise(struct master_listen *listen, const struct master_control *control,
 		    LOG_INT("exit_code", code), LOG_END);
 	}
 	master_orders_close(&heritage.orders_fd, &heritage.command_fd);
+	shm_secret_free(&heritage.secret);
 	shm_cache_free(&heritage.cache);
 	shm_task_free(&heritage.task);
 	return code;

@@ -29,6 +29,7 @@
 #include "master/master_daemon.h"
 #include "master/master_ops.h"
 #include "master/master_rules.h"
+#include "master/master_secret.h"
 
 #define AUDIT_NICE 10
 
@@ -157,6 +158,8 @@ prepare(const struct master_heritage *heritage)
 		give_up(EX_OSERR, "no_new_privs");
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) == -1)
 		give_up(EX_OSERR, "death signal");
+	if (master_secret_protect(heritage->options) == -1)
+		give_up(EX_OSERR, "no core dumps");
 	if (getppid() != heritage->master)
 		_exit(EX_OK); /* nobody is left to read a log */
 }
@@ -171,6 +174,8 @@ fill_options(
 	options->board = heritage->board;
 	options->task = heritage->task;
 	options->cache = heritage->cache;
+	if (heritage->options->database_secret[0] != '\0')
+		options->database_secret = heritage->secret;
 	options->workers_count = heritage->shares;
 	options->version = PACKAGE_VERSION;
 	options->listeners_count = listen->count;

@@ -9,6 +9,7 @@
 #include "master/master_admin.h"
 #include "master/master_handover.h"
 #include "master/master_options.h"
+#include "shm/shm_secret.h"
 #include "shm/shm_task.h"
 
 /* All that crosses the fork. */
@@ -21,6 +22,7 @@ struct master_heritage {
 	int task_fd;
 	struct shm_board *board; /* our half of task */
 	struct shm_cache *cache; /* NULL: none */
+	struct shm_secret *secret;
 	const struct master_handover *handover;
 	int command_fd;	 /* the end of ops, -1: none */
 	int orders_fd;	 /* the master's end of it */

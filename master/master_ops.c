@@ -37,7 +37,8 @@ bool
 master_ops_is_wanted(const struct master_heritage *heritage)
 {
 	return heritage->cache != NULL || heritage->control->fd != -1 ||
-	       heritage->admin->count > 0;
+	       heritage->admin->count > 0 ||
+	       heritage->options->database_secret[0] != '\0';
 }
 
 void
@@ -56,6 +57,9 @@ master_ops_options(
 	    .version = PACKAGE_VERSION,
 	    .database = settings->worker.database,
 	    .listen = listen,
+	    .secret = heritage->secret,
+	    .secret_id = settings->database_secret,
+	    .secret_refresh_ms = settings->database_secret_refresh_ms,
 	    .database_connect_timeout_ms =
 		settings->worker.database_connect_timeout_ms,
 	    .heartbeat_ms = settings->cache_heartbeat_ms,

@@ -28,6 +28,9 @@ struct master_options {
 	uint32_t cache_heartbeat_ms;
 	bool migrate_on_start;
 	bool fail_fast;
+	bool core_dumps;
+	const char *database_secret; /* "": none */
+	uint32_t database_secret_refresh_ms;
 	const char *user;	    /* "": stay who we are */
 	const char *pid_file;	    /* "": none */
 	const char *control_socket; /* "auto", "off" or a path */

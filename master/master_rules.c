@@ -23,6 +23,7 @@
 #include "master/master_listen.h"
 #include "master/master_memory.h"
 #include "master/master_rules.h"
+#include "master/master_secret.h"
 #include "master/master_sizing.h"
 #include "master/master_value.h"
 
@@ -181,6 +182,16 @@ check_cache_control(struct master_settings *settings)
 }
 
 static void
+check_secret(struct master_settings *settings)
+{
+	const char *why;
+
+	if (!master_secret_check(settings->options->database_secret, &why))
+		master_settings_refuse(
+		    settings, MASTER_SETTING_database_secret, "%s", why);
+}
+
+static void
 check_control_socket(struct master_settings *settings)
 {
 	const char *why;
@@ -271,6 +282,7 @@ master_rules_check(struct master_settings *settings)
 	check_cache_size(settings);
 	check_cache_control(settings);
 	check_control_socket(settings);
+	check_secret(settings);
 	check_admin(settings);
 	master_value_duration(options->worker.drain_timeout_ms, timeout);
 	if (options->worker.drain_delay_ms >= options->worker.drain_timeout_ms)

@@ -51,6 +51,8 @@
 	    "clients per worker (more wait in the queue)")                     \
 	MASTER_SETTING(control_socket, TEXT, control_socket, "auto", 1, 107,   \
 	    "", "path of the control socket, auto or off")                     \
+	MASTER_SETTING(core_dumps, BOOL, core_dumps, "off", 0, 1, "",          \
+	    "let processes that hold a fetched secret dump core")              \
 	MASTER_SETTING(database, SECRET, worker.database, "", 0, 16384, "",    \
 	    "libpq connection string or URI")                                  \
 	MASTER_SETTING(database_acquire_timeout, DURATION,                     \
@@ -62,6 +64,11 @@
 	MASTER_SETTING(database_connections, COUNT_AUTO, database_connections, \
 	    "auto", 2, 1024, "connections",                                    \
 	    "of all workers together (auto: 4 for each)")                      \
+	MASTER_SETTING(database_secret, TEXT, database_secret, "", 0, 2048,    \
+	    "", "name or ARN of user and password in Secrets Manager")         \
+	MASTER_SETTING(database_secret_refresh, DURATION,                      \
+	    database_secret_refresh_ms, "1h", 0, 86400000, "",                 \
+	    "pause between fetches; 0: only when it is refused")               \
 	MASTER_SETTING(database_statement_timeout, DURATION,                   \
 	    worker.database_statement_timeout_ms, "5s", 1, 3600000, "",        \
 	    "time for one statement (then 503)")                               \

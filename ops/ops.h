@@ -11,6 +11,7 @@
 
 #include "ops/ops_ecs.h"
 #include "shm/shm_cache.h"
+#include "shm/shm_secret.h"
 #include "shm/shm_task.h"
 
 enum ops_log_level {
@@ -36,8 +37,11 @@ struct ops_options {
 				    policy was set before the fork. */
 	const struct ops_ecs_task *ecs; /* NULL: not in a task of ECS */
 	const char *version;
-	const char *database; /* conninfo */
-	const char *listen;   /* of workers: "127.0.0.1:80 [::1]:80" */
+	const char *database;	    /* conninfo */
+	const char *listen;	    /* of workers: "127.0.0.1:80 [::1]:80" */
+	struct shm_secret *secret;  /* where to publish, whom to believe */
+	const char *secret_id;	    /* of AWS: name or ARN; "": none */
+	uint32_t secret_refresh_ms; /* 0: only when it is refused */
 	uint32_t database_connect_timeout_ms;
 	uint32_t heartbeat_ms; /* of the notification session */
 	int control_fd;	       /* listening unix socket, or -1 */

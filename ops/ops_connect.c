@@ -17,6 +17,8 @@
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 5000
 
+#define SECRET_PARAMETERS_MAX 5
+
 uint64_t
 ops_connect_random(void)
 {
@@ -63,10 +65,11 @@ ops_connect_reason(char reason[OPS_CONNECT_REASON_BYTES], const char *text)
 
 /* What stands before dbname gives way to the string, what stands behind it
  * does not.  GSS negotiation asks name servers and key servers. */
-PGconn *
-ops_connect_start(const char *conninfo)
+static PGconn *
+start(const char *conninfo, PQconninfoOption *secret)
 {
-	const char *keyword[10], *value[10];
+	const char *keyword[10 + SECRET_PARAMETERS_MAX];
+	const char *value[10 + SECRET_PARAMETERS_MAX];
 	uint32_t count = 0;
 
 #define PARAMETER(key, text) (keyword[count] = (key), value[count++] = (text))
@@ -78,12 +81,26 @@ ops_connect_start(const char *conninfo)
 	if (getenv("PGTARGETSESSIONATTRS") == NULL)
 		PARAMETER("target_session_attrs", "read-write");
 	PARAMETER("dbname", conninfo);
+	for (; secret != NULL && secret->keyword != NULL; secret++)
+		if (secret->val != NULL && count < 6 + SECRET_PARAMETERS_MAX)
+			PARAMETER(secret->keyword, secret->val);
 	PARAMETER("client_encoding", "UTF8");
 	PARAMETER("gssencmode", "disable");
 	PARAMETER(NULL, NULL);
 #undef PARAMETER
 	SHM_ASSERT(count <= SHM_ARRAY_LEN(keyword));
 	return PQconnectStartParams(keyword, value, 1);
+}
+
+PGconn *
+ops_connect_start(const char *conninfo, const char *secret)
+{
+	PQconninfoOption *options =
+	    secret[0] == '\0' ? NULL : PQconninfoParse(secret, NULL);
+	PGconn *conn = start(conninfo, options);
+
+	PQconninfoFree(options);
+	return conn;
 }
 
 const char *

@@ -10,9 +10,11 @@
 
 #define OPS_CONNECT_REASON_BYTES 160
 
-/* Begin; PQconnectPoll() goes on.  The caller's to PQfinish().  NULL without
- * memory. */
-PGconn *ops_connect_start(const char *conninfo) SHM_MUSTCHECK;
+/* Begin; PQconnectPoll() goes on.  What stands in secret, a piece of a
+ * connection string, wins over conninfo.  The caller's to PQfinish().  NULL
+ * without memory. */
+PGconn *
+ops_connect_start(const char *conninfo, const char *secret) SHM_MUSTCHECK;
 
 /* After ops_connect_start() failed at once: NULL, a server is to blame and
  * PQerrorMessage() may be shown; else the reason to show instead. */

@@ -46,6 +46,7 @@
 #define ADDRESSES_MAX	 32 /* that do not answer, in one attempt */
 #define CHANNEL_BYTES	 32
 #define LOG_PAUSE_US	 60000000 /* between two reasons for being away */
+#define SECRET_PAUSE_US	 200000	  /* until it is looked for again */
 #define NOTICES_TURN_MAX 100	  /* then the loop turns */
 
 #define LISTEN_STATES(S)                            \
@@ -76,6 +77,7 @@ struct ops_listen {
 	short events;	       /* to poll its socket for */
 	bool is_busy;	       /* a statement is under way */
 	bool has_more;	       /* notifications wait for the next turn */
+	uint64_t secret;       /* version that it was begun with */
 	uint32_t failures;     /* since it was READY */
 	uint32_t addresses;    /* that did not answer, of this attempt */
 	uint64_t due_us;       /* of WAITING to PROVING */
@@ -320,6 +322,17 @@ listen_read(struct ops_listen *listen, uint64_t now_us)
 
 /* ---- connecting */
 
+/* A server that asked for a password and then hung up did not like it; why it
+ * did is only said in its own language. */
+static void
+connect_failed(struct ops_listen *listen, uint64_t now_us)
+{
+	if (listen->options->secret_id[0] != '\0' &&
+	    PQconnectionUsedPassword(listen->conn))
+		shm_secret_refuse(listen->options->secret, listen->secret);
+	listen_lost(listen, "notify_lost", NULL, now_us);
+}
+
 static void
 connect_poll(struct ops_listen *listen, PostgresPollingStatusType status,
     uint64_t now_us)
@@ -334,7 +347,7 @@ connect_poll(struct ops_listen *listen, PostgresPollingStatusType status,
 	case PGRES_POLLING_OK:
 		break;
 	default:
-		listen_lost(listen, "notify_lost", NULL, now_us);
+		connect_failed(listen, now_us);
 		return;
 	}
 	if (PQsetnonblocking(listen->conn, 1) == -1) {
@@ -345,14 +358,31 @@ connect_poll(struct ops_listen *listen, PostgresPollingStatusType status,
 	(void)send_listen(listen, now_us);
 }
 
+/* False: it has to be fetched first. */
+static bool
+take_secret(struct ops_listen *listen, char text[SHM_SECRET_BYTES_MAX])
+{
+	text[0] = '\0';
+	if (listen->options->secret_id[0] == '\0')
+		return true;
+	listen->secret = shm_secret_get(listen->options->secret, text);
+	return listen->secret > 0;
+}
+
 static void
 listen_connect(struct ops_listen *listen, uint64_t now_us)
 {
 	const struct ops_options *options = listen->options;
+	char secret[SHM_SECRET_BYTES_MAX];
 
+	if (!take_secret(listen, secret)) {
+		listen->due_us = now_us + SECRET_PAUSE_US;
+		return;
+	}
 	listen_move(listen, LISTEN_WAITING, LISTEN_CONNECTING, now_us);
 	listen->addresses = 0;
-	listen->conn = ops_connect_start(options->database);
+	listen->conn = ops_connect_start(options->database, secret);
+	explicit_bzero(secret, sizeof(secret));
 	/* The lookup of a name may have taken its time. */
 	listen->due_us =
 	    shm_clock_us() + options->database_connect_timeout_ms * 1000ULL;
@@ -495,12 +525,21 @@ ops_listen_ready(struct ops_listen *listen, uint64_t now_us)
 		(void)listen_read(listen, now_us);
 }
 
+/* There is no need to wait with it. */
+static bool
+has_new_secret(const struct ops_listen *listen)
+{
+	return listen->state == LISTEN_WAITING &&
+	       listen->options->secret_id[0] != '\0' &&
+	       shm_secret_version(listen->options->secret) != listen->secret;
+}
+
 uint64_t
 ops_listen_due_us(const struct ops_listen *listen)
 {
 	if (listen->state == LISTEN_OFF)
 		return UINT64_MAX;
-	if (listen->has_more)
+	if (listen->has_more || has_new_secret(listen))
 		return 0;
 	return listen->state == LISTEN_READY ? ready_due_us(listen)
 					     : listen->due_us;

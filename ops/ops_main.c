@@ -23,7 +23,10 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "ops/ops_curl.h"
 #include "ops/ops_http.h"
+#include "ops/ops_listen.h"
+#include "ops/ops_secret.h"
 #include "ops/ops_site.h"
 
 #define POLL_MAX_MS 500 /* a sign of life to the master */
@@ -32,7 +35,9 @@
 enum {
 	POLL_SIGNALS = 0,
 	POLL_LISTEN,
-	POLL_HTTP, /* and one for each server more */
+	POLL_SECRET,
+	POLL_HTTP =
+	    POLL_SECRET + OPS_SECRET_FDS, /* and one for each server more */
 	POLL_COUNT = POLL_HTTP + HTTP_MAX,
 };
 
@@ -40,6 +45,7 @@ struct ops {
 	const struct ops_options *options;
 	struct ops_listen *listen;
 	struct ops_site *site;
+	struct ops_secret *secret;
 	struct ops_http *http[HTTP_MAX]; /* NULL: none */
 	int signal_fd;
 	bool is_ending;
@@ -57,6 +63,7 @@ signals_open(void)
 	sigaddset(&set, SIGQUIT);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGUSR1);
+	sigaddset(&set, SIGHUP);
 	return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
@@ -68,6 +75,8 @@ signals_read(struct ops *ops)
 	while (read(ops->signal_fd, &info, sizeof(info)) == sizeof(info)) {
 		if (info.ssi_signo == SIGUSR1)
 			ops->options->log_reopen();
+		else if (info.ssi_signo == SIGHUP)
+			ops_secret_renew(ops->secret, shm_clock_us());
 		else
 			ops->is_ending = true;
 	}
@@ -85,7 +94,9 @@ earlier(uint64_t a, uint64_t b)
 static int
 timeout_ms(const struct ops *ops, uint64_t log_us, uint64_t now_us)
 {
-	uint64_t due_us = ops_listen_due_us(ops->listen), wait_us;
+	uint64_t due_us = earlier(
+	    ops_listen_due_us(ops->listen), ops_secret_due_us(ops->secret));
+	uint64_t wait_us;
 
 	wait_us = due_us > now_us ? due_us - now_us : 0;
 	wait_us = earlier(wait_us, log_us);
@@ -108,6 +119,7 @@ turn(struct ops *ops)
 	int count;
 
 	shm_board_set(ops->options->board->ops.heartbeat_us, now_us);
+	ops_secret_tick(ops->secret, now_us);
 	ops_listen_tick(ops->listen, now_us);
 	ops_site_tick(ops->site, now_us);
 	log_us = ops->options->log_flush(now_us);
@@ -116,6 +128,7 @@ turn(struct ops *ops)
 	    (struct pollfd){.fd = ops->signal_fd, .events = POLLIN};
 	fds[POLL_LISTEN].fd =
 	    ops_listen_fd(ops->listen, &fds[POLL_LISTEN].events);
+	ops_secret_fds(ops->secret, &fds[POLL_SECRET]);
 	for (uint32_t i = 0; i < HTTP_MAX; i++)
 		fds[POLL_HTTP + i] = (struct pollfd){
 		    .fd = ops->http[i] == NULL ? -1 : ops_http_fd(ops->http[i]),
@@ -129,6 +142,7 @@ turn(struct ops *ops)
 		signals_read(ops);
 	if (fds[POLL_LISTEN].revents != 0)
 		ops_listen_ready(ops->listen, shm_clock_us());
+	ops_secret_run(ops->secret, &fds[POLL_SECRET], shm_clock_us());
 	for (uint32_t i = 0; i < HTTP_MAX; i++)
 		if (ops->http[i] != NULL)
 			ops_http_run(ops->http[i]);
@@ -157,10 +171,15 @@ run(struct ops *ops)
 	const struct ops_options *options = ops->options;
 
 	ops->listen = ops_listen_new(options);
-	if (ops->listen == NULL)
+	ops->secret = ops_secret_new(options);
+	if (ops->listen == NULL || ops->secret == NULL) {
+		ops_secret_free(&ops->secret);
+		ops_listen_free(&ops->listen);
 		return EX_OSERR;
+	}
 	ops->site = ops_site_new(options, ops->listen);
 	if (ops->site == NULL) {
+		ops_secret_free(&ops->secret);
 		ops_listen_free(&ops->listen);
 		return EX_OSERR;
 	}
@@ -174,6 +193,7 @@ run(struct ops *ops)
 	for (uint32_t i = 0; i < HTTP_MAX; i++)
 		ops_http_free(&ops->http[i]);
 	ops_site_free(&ops->site);
+	ops_secret_free(&ops->secret);
 	ops_listen_free(&ops->listen);
 	return EX_OK;
 }
@@ -197,8 +217,9 @@ ops_main(const struct ops_options *options)
 const char *
 ops_versions(void)
 {
-	static char text[64];
+	static char text[96];
 
-	snprintf(text, sizeof(text), "libmicrohttpd %s\n", ops_http_version());
+	snprintf(text, sizeof(text), "libmicrohttpd %s\nlibcurl %s\n",
+	    ops_http_version(), ops_curl_version());
 	return text;
 }

@@ -556,9 +556,9 @@ def test_table(pg, backend):
              " version) SELECT id, author, isbn, price, title, created_date,"
              " last_modified_date, version FROM kept; COMMIT"),
             ("the search path has another such table",
-             "CREATE SCHEMA books AUTHORIZATION books; SET ROLE books; CREATE"
-             " TABLE books.book (LIKE public.book INCLUDING ALL); INSERT INTO"
-             " books.book SELECT * FROM public.book"),
+             "BEGIN; CREATE SCHEMA books AUTHORIZATION books; SET ROLE books;"
+             " CREATE TABLE books.book (LIKE public.book INCLUDING ALL);"
+             " INSERT INTO books.book SELECT * FROM public.book; COMMIT"),
         )
 
         @t.case(f"{backend}: no request fails while the table is changed")

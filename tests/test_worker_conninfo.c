@@ -174,7 +174,7 @@ static struct worker_conninfo *
 conninfo_must(const char *text)
 {
 	char *why = NULL;
-	struct worker_conninfo *info = worker_conninfo_new(text, &why);
+	struct worker_conninfo *info = worker_conninfo_new(text, NULL, &why);
 
 	if (info == NULL)
 		print_message("# %s: %s\n", text, why);

@@ -36,7 +36,8 @@ struct worker_options {
 	uint32_t io_without;
 	const char *greeting;
 	const char *database;
-	uint32_t database_connections; /* of this worker, at least 2 */
+	struct shm_secret *database_secret; /* NULL: database is all */
+	uint32_t database_connections;	    /* of this worker, at least 2 */
 	uint32_t database_acquire_timeout_ms;
 	uint32_t database_statement_timeout_ms;
 	uint32_t database_connect_timeout_ms;

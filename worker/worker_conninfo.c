@@ -321,8 +321,33 @@ conninfo_try_values(
 	return ok;
 }
 
+/* What more gives replaces what was given. */
 static bool
-conninfo_read(struct worker_conninfo *info, const char *text, char **why)
+conninfo_merge(struct worker_conninfo *info, const char *more, char **why)
+{
+	PQconninfoOption *options = PQconninfoParse(more, NULL);
+	bool ok = true;
+
+	/* libpq's words could quote the secret. */
+	if (options == NULL)
+		return why_set(why, "the database's secret cannot be read");
+	for (const PQconninfoOption *o = options; ok && o->keyword != NULL;
+	     o++) {
+		PQconninfoOption *given = option_find(info->given, o->keyword);
+
+		if (o->val == NULL || given == NULL)
+			continue;
+		free(given->val);
+		given->val = strdup(o->val);
+		ok = given->val != NULL;
+	}
+	PQconninfoFree(options);
+	return ok || why_set(why, "no memory");
+}
+
+static bool
+conninfo_read(struct worker_conninfo *info, const char *text, const char *more,
+    char **why)
 {
 	const PQconninfoOption *option;
 	char *message = NULL;
@@ -335,6 +360,8 @@ conninfo_read(struct worker_conninfo *info, const char *text, char **why)
 	}
 	if (info->given == NULL)
 		return why_set(why, "no memory");
+	if (more != NULL && !conninfo_merge(info, more, why))
+		return false;
 	option = option_find(info->given, "service");
 	info->defaults =
 	    conninfo_read_defaults(option == NULL ? NULL : option->val);
@@ -345,11 +372,11 @@ conninfo_read(struct worker_conninfo *info, const char *text, char **why)
 	    strcmp(option->val, "require") == 0)
 		return why_set(why, "gssencmode=require is not supported");
 	return conninfo_split_hosts(info, why) &&
-	       conninfo_try_values(info, text, why);
+	       conninfo_try_values(info, more == NULL ? text : "password", why);
 }
 
 struct worker_conninfo *
-worker_conninfo_new(const char *text, char **why)
+worker_conninfo_new(const char *text, const char *more, char **why)
 {
 	struct worker_conninfo *info = calloc(1, sizeof(*info));
 
@@ -357,7 +384,7 @@ worker_conninfo_new(const char *text, char **why)
 		why_set(why, "no memory");
 		return NULL;
 	}
-	if (!conninfo_read(info, text, why))
+	if (!conninfo_read(info, text, more, why))
 		worker_conninfo_free(&info);
 	return info;
 }

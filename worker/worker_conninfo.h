@@ -19,10 +19,11 @@
 
 struct worker_conninfo;
 
-/* Copies text.  NULL with *why (allocated, the caller frees; no secret in it)
- * when it is not valid. */
-struct worker_conninfo *
-worker_conninfo_new(const char *text, char **why) SHM_MUSTCHECK;
+/* Copies text and more; what stands in more, another string, wins over text
+ * (NULL: nothing does).  NULL with *why (allocated, the caller frees; no secret
+ * in it) when it is not valid. */
+struct worker_conninfo *worker_conninfo_new(
+    const char *text, const char *more, char **why) SHM_MUSTCHECK;
 void worker_conninfo_free(struct worker_conninfo **info);
 
 /* The host names that must be looked up, in the order that worker_resolve

@@ -117,7 +117,7 @@ worker_conninfo_failure(
 bool
 worker_database_check(const char *conninfo, char **why)
 {
-	struct worker_conninfo *info = worker_conninfo_new(conninfo, why);
+	struct worker_conninfo *info = worker_conninfo_new(conninfo, NULL, why);
 	bool ok = info != NULL;
 
 	worker_conninfo_free(&info);

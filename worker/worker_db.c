@@ -197,6 +197,7 @@ db_run_timers(struct worker_db *db)
 	db_expire(db, &db->waiting);
 	db_expire(db, &db->fresh);
 	db_expire(db, &db->streams);
+	db_secret_look(db);
 	for (uint32_t i = 0; i < db->options.connections; i++) {
 		struct worker_db_link *link = &db->links[i];
 
@@ -220,10 +221,12 @@ worker_db_new(const struct worker_db_options *options, char **why)
 	if (db == NULL)
 		return NULL;
 	db->options = *options;
-	db->conninfo = worker_conninfo_new(options->conninfo, why);
+	db->conninfo = worker_conninfo_new(options->conninfo, NULL, why);
+	db->conninfo_text = strdup(options->conninfo);
 	db->links = calloc(count, sizeof(*db->links));
 	db->dirty = calloc(count, sizeof(struct worker_db_link *));
-	if (db->conninfo == NULL || db->links == NULL || db->dirty == NULL) {
+	if (db->conninfo == NULL || db->conninfo_text == NULL ||
+	    db->links == NULL || db->dirty == NULL) {
 		db->options.connections = 0; /* none to close */
 		worker_db_free(&db);
 		return NULL;
@@ -272,6 +275,7 @@ worker_db_free(struct worker_db **db)
 	while (old->ended.first != NULL)
 		db_run_ended(old);
 	worker_conninfo_free(&old->conninfo);
+	free(old->conninfo_text);
 	free(old->links);
 	free(old->dirty);
 	free(old);

@@ -15,6 +15,7 @@
 #define WORKER_DB_H
 
 #include "api/api.h"
+#include "shm/shm_secret.h"
 #include "shm/shm_stats.h"
 #include "worker/worker_log.h"
 
@@ -24,7 +25,10 @@ struct worker_db_query;
 
 struct worker_db_options {
 	const char *conninfo; /* libpq string or URI; "" is libpq's own */
-	uint32_t connections; /* of this worker */
+	/* What stands in it wins over conninfo, and nobody connects before
+	 * there is one; NULL: conninfo is all. */
+	struct shm_secret *secret;
+	uint32_t connections;	     /* of this worker */
 	uint32_t acquire_timeout_ms; /* waiting for a place: API_DB_BUSY */
 	uint32_t statement_timeout_ms;
 	uint32_t connect_timeout_ms;

@@ -167,6 +167,7 @@ link_disconnect(struct worker_db_link *link)
 	db_pipe_abandon(link);
 	db_stream_abandon(link);
 	link->has_unsynced = link->has_more = link->is_cut = false;
+	link->is_told = false;
 }
 
 /* The reason as it will be logged: the server's word before libpq's. */
@@ -196,6 +197,7 @@ db_link_lost(struct worker_db_link *link, const char *reason)
 	link_explain(link, reason);
 	if (link->failure.sqlstate[0] != '\0')
 		db_count_error(db, link->failure.sqlstate);
+	db_secret_refused(link);
 	link_disconnect(link);
 	link->failures++;
 	link->deadline_us = db->now_us + db_away_backoff_us(db, link->failures);
@@ -250,6 +252,7 @@ link_start(struct worker_db_link *link)
 		return;
 	}
 	link->first_target = db->first_target;
+	link->secret_version = db->secret_version;
 	link->conn = worker_conninfo_start(
 	    db->conninfo, db->resolve, link->first_target);
 	if (link->conn == NULL) {
@@ -300,13 +303,18 @@ db_link_connect(struct worker_db_link *link)
 {
 	struct worker_db *db = link->db;
 	const char *const *names;
-	uint32_t count = worker_conninfo_names(db->conninfo, &names);
+	uint32_t count;
 
 	SHM_ASSERT(link->state == DB_LINK_WAITING);
 	SHM_ASSERT(link->conn == NULL && link->count == 0);
 	if (db_away_puts_off(link))
 		return;
 	link->failure = (struct worker_conninfo_failure){.sqlstate = ""};
+	if (!db_secret_take(db)) {
+		db_secret_missing(link);
+		return;
+	}
+	count = worker_conninfo_names(db->conninfo, &names);
 	link->deadline_us =
 	    db->now_us + db->options.connect_timeout_ms * 1000ull;
 	db_wake_at(db, link->deadline_us);

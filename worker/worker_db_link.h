@@ -4,6 +4,7 @@
  *	worker_db.c         placement, timers: the public functions
  *	worker_db_query.c   a query's lists, errors and ends
  *	worker_db_away.c    back-off, and what is said about it
+ *	worker_db_secret.c  user and password that change
  *	worker_db_link.c    a connection's life: lookup, connect, set-up, end
  *	worker_db_pipe.c    queries on a connection in pipeline mode
  *	worker_db_stream.c  a connection that one query has to itself
@@ -91,10 +92,11 @@ struct worker_db_link {
 	int watched_fd; /* -1: none */
 	uint32_t watched_events;
 	uint64_t deadline_us;
-	uint64_t synced_us;    /* the last sync was handed to libpq */
-	uint64_t ready_us;     /* since when it may be used */
-	uint32_t failures;     /* connects in a row */
-	uint32_t first_target; /* of this connect */
+	uint64_t synced_us;	 /* the last sync was handed to libpq */
+	uint64_t ready_us;	 /* since when it may be used */
+	uint32_t failures;	 /* connects in a row */
+	uint32_t first_target;	 /* of this connect */
+	uint64_t secret_version; /* likewise */
 
 	uint32_t head; /* of ring */
 	uint32_t count;
@@ -103,6 +105,7 @@ struct worker_db_link {
 	bool has_unsynced;
 	bool has_more; /* STREAMING: rows may be in libpq's buffer */
 	bool is_cut;   /* its stream was cancelled */
+	bool is_told; /* what has no answer did not run: see worker_db_pipe.c */
 	struct worker_db_query *stream;
 	struct worker_conninfo_failure failure; /* of set-up, or a FATAL */
 	struct worker_db_query *ring[DB_RING_SIZE];
@@ -110,9 +113,13 @@ struct worker_db_link {
 
 struct worker_db {
 	struct worker_db_options options;
-	struct worker_conninfo *conninfo;
-	struct worker_resolve *resolve; /* NULL: none under way */
-	char statement_timeout[16];	/* as text for SET */
+	struct worker_conninfo *conninfo; /* of the text and the secret */
+	char *conninfo_text;		  /* options.conninfo */
+	uint64_t secret_version;	  /* in conninfo; 0: none */
+	bool has_secret;		  /* and it could be used */
+	bool wants_secret;		  /* another one, or the first */
+	struct worker_resolve *resolve;	  /* NULL: none under way */
+	char statement_timeout[16];	  /* as text for SET */
 	uint64_t answer_us; /* a link that is silent for longer is dead */
 	uint64_t now_us;
 	uint64_t wake_us; /* no timer is due before */
@@ -200,6 +207,18 @@ void db_away_ends(struct worker_db_link *link);
 
 /* Is another link finding out, or is it too early?  Sets link's deadline. */
 bool db_away_puts_off(struct worker_db_link *link);
+
+/* ---- worker_db_secret.c */
+
+/* Before a connect: take the newest.  False: there is none yet. */
+bool db_secret_take(struct worker_db *db) SHM_MUSTCHECK;
+void db_secret_missing(struct worker_db_link *link);
+
+/* link is about to be lost: if that is for the secret, ops is told. */
+void db_secret_refused(struct worker_db_link *link);
+
+/* With the timers: when there is a new one, waiting links connect now. */
+void db_secret_look(struct worker_db *db);
 
 /* ---- worker_db_link.c */
 

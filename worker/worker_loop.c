@@ -375,6 +375,7 @@ loop_open_db(struct worker_loop *loop)
 {
 	const struct worker_options *options = loop->options;
 	struct worker_db_options db_options = {.conninfo = options->database,
+	    .secret = options->database_secret,
 	    .connections = options->database_connections,
 	    .acquire_timeout_ms = options->database_acquire_timeout_ms,
 	    .statement_timeout_ms = options->database_statement_timeout_ms,

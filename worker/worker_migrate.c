@@ -22,16 +22,20 @@
 #include <unistd.h>
 
 #include "api/api_migrate.h"
+#include "shm/shm_secret.h"
 #include "worker/worker.h"
 #include "worker/worker_conninfo.h"
 
 #define MIGRATE_BACKOFF_MIN_MS 100
 #define MIGRATE_BACKOFF_MAX_MS 5000
 
+#define MIGRATE_SECRET_ATTEMPTS 6 /* of --fail-fast: five seconds or so */
+
 struct migrate {
 	const struct worker_options *options;
 	struct worker_conninfo *conninfo;
 	const char *sql;
+	uint64_t secret_version; /* in conninfo */
 	uint32_t attempts;
 	bool is_waiting;  /* and said so */
 	char sqlstate[6]; /* that was said */
@@ -80,6 +84,53 @@ migrate_log_waiting(struct migrate *migrate, const char *message)
 	    LOG_STR("reason", failure.reason), LOG_END);
 }
 
+/* ---- the secret */
+
+/* False: there is none yet, or it is of no use. */
+static bool
+migrate_take_secret(struct migrate *migrate)
+{
+	struct shm_secret *secret = migrate->options->database_secret;
+	char text[SHM_SECRET_BYTES_MAX], *why = NULL;
+	struct worker_conninfo *fresh;
+
+	if (secret == NULL ||
+	    shm_secret_version(secret) == migrate->secret_version)
+		return secret == NULL || migrate->secret_version > 0;
+	migrate->secret_version = shm_secret_get(secret, text);
+	fresh = worker_conninfo_new(migrate->options->database, text, &why);
+	explicit_bzero(text, sizeof(text));
+	free(why); /* workers say it as well */
+	if (fresh == NULL)
+		return false;
+	worker_conninfo_free(&migrate->conninfo);
+	migrate->conninfo = fresh;
+	return true;
+}
+
+/* Or has waited for it long enough. */
+static bool
+migrate_has_secret(const struct migrate *migrate)
+{
+	return migrate->options->database_secret == NULL ||
+	       migrate->secret_version > 0 ||
+	       migrate->attempts >= MIGRATE_SECRET_ATTEMPTS;
+}
+
+static void
+migrate_refused_login(struct migrate *migrate, const char *message)
+{
+	struct worker_conninfo_failure failure;
+
+	if (migrate->options->database_secret == NULL)
+		return;
+	worker_conninfo_failure(message, &failure);
+	if (strcmp(failure.sqlstate, "28P01") == 0 ||
+	    strcmp(failure.sqlstate, "28000") == 0)
+		shm_secret_refuse(
+		    migrate->options->database_secret, migrate->secret_version);
+}
+
 /* ---- connecting */
 
 /* False: the time is over or the connection failed. */
@@ -113,11 +164,19 @@ migrate_connect(struct migrate *migrate)
 	uint64_t deadline_us =
 	    shm_clock_us() +
 	    migrate->options->database_connect_timeout_ms * 1000ull;
-	PGconn *conn =
-	    worker_conninfo_start(migrate->conninfo, NULL, migrate->attempts);
+	PGconn *conn;
 
+	if (!migrate_take_secret(migrate)) {
+		migrate_log_waiting(
+		    migrate, "the database's secret has not been fetched yet");
+		return NULL;
+	}
+	conn =
+	    worker_conninfo_start(migrate->conninfo, NULL, migrate->attempts);
 	if (conn != NULL && migrate_connect_blocking(conn, deadline_us))
 		return conn;
+	if (conn != NULL && PQstatus(conn) == CONNECTION_BAD)
+		migrate_refused_login(migrate, PQerrorMessage(conn));
 	migrate_log_waiting(migrate, conn == NULL ? "no memory"
 				     : PQstatus(conn) == CONNECTION_BAD
 					 ? PQerrorMessage(conn)
@@ -208,6 +267,8 @@ migrate_pause_blocking(struct migrate *migrate)
 	for (uint32_t i = 0;
 	     i < migrate->attempts && ms < MIGRATE_BACKOFF_MAX_MS; i++)
 		ms *= 2;
+	if (migrate->options->database_secret != NULL && ms > 1000)
+		ms = 1000; /* another one may be there any moment */
 	if (ms > MIGRATE_BACKOFF_MAX_MS)
 		ms = MIGRATE_BACKOFF_MAX_MS;
 	ms = ms / 2 + (shm_clock_us() ^ (uint64_t)getpid()) % (ms / 2);
@@ -233,7 +294,7 @@ migrate_run(struct migrate *migrate, bool fail_fast)
 			shm_board_set(board->migrate, SHM_BOARD_MIGRATE_FAILED);
 			return EX_DATAERR;
 		case MIGRATE_LATER:
-			if (fail_fast)
+			if (fail_fast && migrate_has_secret(migrate))
 				return EX_UNAVAILABLE;
 		}
 		migrate_pause_blocking(migrate);
@@ -249,7 +310,7 @@ worker_migrate_main(const struct worker_options *options, bool fail_fast)
 	int code = EX_CONFIG;
 
 	migrate_signals();
-	migrate.conninfo = worker_conninfo_new(options->database, &why);
+	migrate.conninfo = worker_conninfo_new(options->database, NULL, &why);
 	migrate.sql = api_migrate_sql(&buf);
 	if (migrate.conninfo == NULL)
 		worker_log(WORKER_LOG_ERROR, "database_setting",

@@ -420,6 +420,7 @@ const server = createServer(async (request, response) => {
   }
   response.writeHead(status, {
     'Content-Type': 'application/x-amz-json-1.1',
+    Date: new Date(clock()).toUTCString(),
     'x-amzn-RequestId': '00000000-0000-0000-0000-000000000000',
     ...headers,
   });
