@@ -86,6 +86,8 @@ end_texts(struct answer *answer)
 
 	task->family[sizeof(task->family) - 1] = '\0';
 	task->revision[sizeof(task->revision) - 1] = '\0';
+	task->cluster[sizeof(task->cluster) - 1] = '\0';
+	task->service[sizeof(task->service) - 1] = '\0';
 	task->id[sizeof(task->id) - 1] = '\0';
 	answer->why[sizeof(answer->why) - 1] = '\0';
 	if (task->millicpus > OPS_ECS_MILLICPUS_MAX)

@@ -63,6 +63,7 @@ master_ops_options(
 	    .database_connect_timeout_ms =
 		settings->worker.database_connect_timeout_ms,
 	    .heartbeat_ms = settings->cache_heartbeat_ms,
+	    .metrics_emf_ms = settings->metrics_emf_ms,
 	    .control_fd = heritage->control->fd,
 	    .admin_count = heritage->admin->count,
 	    .admin_token = settings->admin_token,

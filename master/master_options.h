@@ -26,6 +26,7 @@ struct master_options {
 	uint32_t database_connections; /* of all workers; 0: auto, likewise */
 	uint64_t cache_bytes;	       /* 0: no cache */
 	uint32_t cache_heartbeat_ms;
+	uint32_t metrics_emf_ms; /* 0: none */
 	bool migrate_on_start;
 	bool fail_fast;
 	bool core_dumps;

@@ -103,6 +103,8 @@
 	    "json|combined", "what log lines look like")                       \
 	MASTER_SETTING(log_level, ENUM, log.level, "info", 0, 3,               \
 	    "error|warn|info|debug", "least important events to log")          \
+	MASTER_SETTING(metrics_emf, DURATION, metrics_emf_ms, "0", 0, 3600000, \
+	    "", "pause between CloudWatch metrics on stdout; 0: none")         \
 	MASTER_SETTING(migrate_on_start, BOOL, migrate_on_start, "on", 0, 1,   \
 	    "", "bring the tables up to date first")                           \
 	MASTER_SETTING(pid_file, TEXT, pid_file, "", 0, 4095, "",              \

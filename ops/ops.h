@@ -43,8 +43,9 @@ struct ops_options {
 	const char *secret_id;	    /* of AWS: name or ARN; "": none */
 	uint32_t secret_refresh_ms; /* 0: only when it is refused */
 	uint32_t database_connect_timeout_ms;
-	uint32_t heartbeat_ms; /* of the notification session */
-	int control_fd;	       /* listening unix socket, or -1 */
+	uint32_t heartbeat_ms;	 /* of the notification session */
+	uint64_t metrics_emf_ms; /* between lines on standard output; 0: none */
+	int control_fd;		 /* listening unix socket, or -1 */
 	uint32_t admin_count;
 	int admin_fd[OPS_ADMIN_MAX]; /* listening, of any kind */
 	const char *admin_token;     /* secret; "": none */

@@ -128,6 +128,16 @@ take_text(char *out, size_t bytes, const char *text)
 	memcpy(out, text != NULL ? text : "", len + 1);
 }
 
+/* Of an ARN or a plain name; NULL: of no text. */
+static const char *
+last_part(const json_t *arn)
+{
+	const char *text = json_string_value(arn);
+	const char *slash = text != NULL ? strrchr(text, '/') : NULL;
+
+	return slash != NULL ? slash + 1 : text;
+}
+
 /* vCPUs, a number like 0.25 or 4. */
 static uint32_t
 read_cpu(const json_t *cpu)
@@ -143,13 +153,11 @@ bool
 ops_ecs_parse(const char *text, size_t len, struct ops_ecs_task *task)
 {
 	json_t *root = json_loadb(text, len, 0, NULL);
-	const char *arn;
 
 	if (!json_is_object(root)) {
 		json_decref(root);
 		return false;
 	}
-	arn = json_string_value(json_object_get(root, "TaskARN"));
 	task->millicpus =
 	    read_cpu(json_object_get(json_object_get(root, "Limits"), "CPU"));
 	take_text(task->family, sizeof(task->family),
@@ -157,8 +165,11 @@ ops_ecs_parse(const char *text, size_t len, struct ops_ecs_task *task)
 	take_text(task->revision, sizeof(task->revision),
 	    json_string_value(json_object_get(root, "Revision")));
 	take_text(task->id, sizeof(task->id),
-	    arn != NULL && strrchr(arn, '/') != NULL ? strrchr(arn, '/') + 1
-						     : arn);
+	    last_part(json_object_get(root, "TaskARN")));
+	take_text(task->cluster, sizeof(task->cluster),
+	    last_part(json_object_get(root, "Cluster")));
+	take_text(task->service, sizeof(task->service),
+	    json_string_value(json_object_get(root, "ServiceName")));
 	json_decref(root);
 	return task->millicpus > 0 || task->family[0] != '\0' ||
 	       task->id[0] != '\0';

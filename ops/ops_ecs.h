@@ -17,6 +17,8 @@ struct ops_ecs_task {
 	char family[256];   /* of the task definition; "" if not told */
 	char revision[16];  /* likewise */
 	char id[128];	    /* the last part of the task's ARN; likewise */
+	char cluster[256];  /* likewise */
+	char service[256];  /* likewise */
 };
 
 /* May uri be asked?  Only http, and only of an address that is link-local or

@@ -189,7 +189,7 @@ run(struct ops *ops)
 		    serve(ops, options->admin_fd[i], "admin_listen");
 	while (!ops->is_ending)
 		turn(ops);
-	ops_events_end(&ops->site->events);
+	ops_site_end(ops->site);
 	for (uint32_t i = 0; i < HTTP_MAX; i++)
 		ops_http_free(&ops->http[i]);
 	ops_site_free(&ops->site);

@@ -25,6 +25,23 @@ ops_site_free(struct ops_site **site)
 	*site = NULL;
 }
 
+static void
+look(struct ops_site *site, uint64_t now_us)
+{
+	ops_samples_take(&site->samples, now_us);
+	ops_history_add(
+	    &site->history, &ops_samples_last(&site->samples)->total);
+	ops_queue_look(&site->queue, site->options->listen);
+}
+
+void
+ops_site_end(struct ops_site *site)
+{
+	look(site, shm_clock_us());
+	ops_emf_tick(site, true);
+	ops_events_end(&site->events);
+}
+
 void
 ops_site_tick(struct ops_site *site, uint64_t now_us)
 {
@@ -34,9 +51,7 @@ ops_site_tick(struct ops_site *site, uint64_t now_us)
 	site->due_us += OPS_SAMPLE_PERIOD_US;
 	if (site->due_us <= now_us)
 		site->due_us = now_us + OPS_SAMPLE_PERIOD_US;
-	ops_samples_take(&site->samples, now_us);
-	ops_history_add(
-	    &site->history, &ops_samples_last(&site->samples)->total);
-	ops_queue_look(&site->queue, site->options->listen);
+	look(site, now_us);
+	ops_emf_tick(site, false);
 	ops_events_tick(site);
 }

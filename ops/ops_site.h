@@ -5,6 +5,7 @@
 #ifndef OPS_SITE_H
 #define OPS_SITE_H
 
+#include "ops/ops_emf.h"
 #include "ops/ops_events.h"
 #include "ops/ops_history.h"
 #include "ops/ops_listen.h"
@@ -21,12 +22,16 @@ struct ops_site {
 	struct shm_cache_stats cache; /* sizes, as of cache_us */
 	uint64_t cache_us;
 	struct ops_events events;
+	struct ops_emf emf;
 };
 
 /* NULL without memory.  Looks for the first time. */
 struct ops_site *ops_site_new(const struct ops_options *options,
     const struct ops_listen *listen) SHM_MUSTCHECK;
 void ops_site_free(struct ops_site **site); /* takes; NULL is fine */
+
+/* A last look, for what is told at the end. */
+void ops_site_end(struct ops_site *site);
 
 /* Do what is due, at least at due_us. */
 void ops_site_tick(struct ops_site *site, uint64_t now_us);

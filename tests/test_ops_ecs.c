@@ -56,7 +56,8 @@ static void
 an_answer_is_read(void **state)
 {
 	static const char text[] =
-	    "{\"Cluster\":\"default\",\"TaskARN\":\"arn:aws:ecs:eu-west-1:"
+	    "{\"Cluster\":\"arn:aws:ecs:eu-west-1:111122223333:cluster/shop\","
+	    "\"ServiceName\":\"catalogue\",\"TaskARN\":\"arn:aws:ecs:eu-west-1:"
 	    "111122223333:task/default/158d1c80\",\"Family\":\"books\","
 	    "\"Revision\":\"26\",\"DesiredStatus\":\"RUNNING\","
 	    "\"Limits\":{\"CPU\":0.25,\"Memory\":512},\"Containers\":[{}]}";
@@ -68,6 +69,8 @@ an_answer_is_read(void **state)
 	assert_string_equal(task.family, "books");
 	assert_string_equal(task.revision, "26");
 	assert_string_equal(task.id, "158d1c80");
+	assert_string_equal(task.cluster, "shop");
+	assert_string_equal(task.service, "catalogue");
 }
 
 static void
