@@ -1,6 +1,9 @@
 /*
- * A closed-loop HTTP/1.1 load generator: every connection keeps one request
- * under way and sends the next one when the answer is whole.
+ * An HTTP/1.1 load generator.  Closed loop: every connection keeps one request
+ * under way and sends the next one when the answer is whole.  Open loop, with
+ * --rate=N: requests are due at random times (a Poisson process of that rate),
+ * whatever becomes of the ones before; one that finds all connections busy
+ * waits, and its latency counts from when it was due.
  *
  * It must cost less than what it measures, so it does the least per answer
  * that still proves an answer: the status line, the end of the head, the
@@ -16,15 +19,18 @@
  * at these two lines.
  *
  * INVARIANTS
- *   L1  a connection has exactly one request under way.
+ *   L1  a connection has exactly one request under way, or none in the open
+ *       loop: then it is in idle[].
  *   L2  a connection that breaks is opened again at once and its request is
  *       an error, never silently a retry.
- *   L3  latency is counted from the send to the last byte of the answer, in
- *       buckets whose width is at most 1/32 of their value.
+ *   L3  latency is counted from the send, or from when it was due, to the last
+ *       byte of the answer, in buckets whose width is at most 1/32 of their
+ *       value.
  */
 #include "config.h"
 
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -33,6 +39,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <math.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdbool.h>
@@ -85,6 +92,7 @@ struct load_conn {
 static struct {
 	unsigned long port, connections, seed;
 	double seconds, warmup;
+	double rate;	     /* a second; 0: closed loop */
 	unsigned long isbns; /* 0: no ISBN is written */
 	bool sweep;
 } options = {.connections = 64, .seed = 1, .seconds = 3, .warmup = 1};
@@ -95,6 +103,9 @@ static char *isbn_at; /* in the one request, with --isbns */
 static uint64_t sweep_next;
 static bool sweeping;
 static struct load_conn *conns;
+static struct load_conn **idle; /* in the open loop: a stack */
+static size_t idle_count;
+static uint64_t due_ns; /* the next request of the open loop */
 static int epoll;
 
 /* What the measured window saw. */
@@ -196,6 +207,16 @@ conn_ask(struct load_conn *conn, uint64_t now)
 	(void)send(conn->fd, request->bytes, request->len, MSG_NOSIGNAL);
 }
 
+/* The connection may have a new request. */
+static void
+conn_next(struct load_conn *conn, uint64_t now)
+{
+	if (options.rate > 0 && !sweeping)
+		idle[idle_count++] = conn;
+	else
+		conn_ask(conn, now);
+}
+
 static void
 conn_open(struct load_conn *conn)
 {
@@ -216,13 +237,26 @@ conn_open(struct load_conn *conn)
 	if (fcntl(conn->fd, F_SETFL, O_NONBLOCK) == -1 ||
 	    epoll_ctl(epoll, EPOLL_CTL_ADD, conn->fd, &event) == -1)
 		err(EX_OSERR, "epoll_ctl");
-	conn_ask(conn, now_ns());
+	conn_next(conn, now_ns());
+}
+
+/* The server may end a connection that nothing was asked of. */
+static bool
+idle_remove(const struct load_conn *conn)
+{
+	for (size_t i = 0; i < idle_count; i++)
+		if (idle[i] == conn) {
+			idle[i] = idle[--idle_count];
+			return true;
+		}
+	return false;
 }
 
 static void
 conn_fail(struct load_conn *conn, enum load_error error)
 {
-	errors_count[error]++;
+	if (!idle_remove(conn))
+		errors_count[error]++;
 	(void)close(conn->fd);
 	conn_open(conn); /* L2 */
 }
@@ -299,7 +333,7 @@ conn_answered(struct load_conn *conn)
 	} else {
 		errors_count[LOAD_STATUS]++;
 	}
-	conn_ask(conn, now);
+	conn_next(conn, now);
 }
 
 static void
@@ -336,15 +370,45 @@ conn_received(struct load_conn *conn, const char *data, size_t len)
 		conn_answered(conn);
 }
 
+/* ---- the open loop */
+
+static uint64_t
+gap_ns(void)
+{
+	double share = ((double)(random_next() >> 11) + 1) * 0x1p-53;
+
+	return (uint64_t)(-log(share) / options.rate * LOAD_SECOND);
+}
+
+/* Send what is due, as far as there are connections; how long until more is. */
+static uint64_t
+send_due(void)
+{
+	uint64_t now = now_ns();
+
+	if (due_ns == 0)
+		due_ns = now;
+	while (due_ns <= now && idle_count > 0) {
+		conn_ask(idle[--idle_count], due_ns);
+		due_ns += gap_ns();
+	}
+	return due_ns > now ? due_ns - now : LOAD_SECOND / 100;
+}
+
 /* One turn of the loop. */
 static void
 turn(void)
 {
 	static char data[LOAD_BUFFER];
 	struct epoll_event events[256];
+	struct timespec wait = {.tv_nsec = LOAD_SECOND / 10};
 	struct load_conn *conn;
 	ssize_t res;
-	int count = epoll_wait(epoll, events, 256, 100);
+	int count;
+
+	if (options.rate > 0 && !sweeping)
+		wait.tv_nsec = (long)(send_due() % LOAD_SECOND);
+	count = epoll_pwait2(epoll, events, 256, &wait, NULL);
 
 	if (count == -1 && errno != EINTR)
 		err(EX_OSERR, "epoll_wait");
@@ -445,9 +509,11 @@ run(void)
 		files.rlim_cur = files.rlim_max;
 		(void)setrlimit(RLIMIT_NOFILE, &files);
 	}
+	(void)prctl(PR_SET_TIMERSLACK, 1000);
 	conns = calloc(options.connections, sizeof(*conns));
+	idle = calloc(options.connections, sizeof(*idle));
 	epoll = epoll_create1(EPOLL_CLOEXEC);
-	if (conns == NULL || epoll == -1)
+	if (conns == NULL || idle == NULL || epoll == -1)
 		err(EX_OSERR, "epoll");
 	sweeping = options.sweep;
 	for (size_t i = 0; i < options.connections; i++)
@@ -474,6 +540,7 @@ main(int argc, char **argv)
 	    {"port", required_argument, NULL, 'p'},
 	    {"connections", required_argument, NULL, 'c'},
 	    {"seconds", required_argument, NULL, 's'},
+	    {"rate", required_argument, NULL, 'R'},
 	    {"warmup", required_argument, NULL, 'w'},
 	    {"seed", required_argument, NULL, 'r'},
 	    {"target", required_argument, NULL, 't'},
@@ -497,6 +564,9 @@ main(int argc, char **argv)
 			break;
 		case 's':
 			options.seconds = strtod(optarg, NULL);
+			break;
+		case 'R':
+			options.rate = strtod(optarg, NULL);
 			break;
 		case 'w':
 			options.warmup = strtod(optarg, NULL);
@@ -528,11 +598,12 @@ main(int argc, char **argv)
 	}
 	if (options.port == 0 || options.port > UINT16_MAX ||
 	    options.connections == 0 || options.seconds <= 0 ||
-	    options.warmup < 0 || optind != argc)
-		errx(EX_USAGE, "need --port=N; also --connections=N "
-			       "--seconds=S --warmup=S --seed=N --target=PATH "
-			       "--targets=FILE --header=LINE --isbns=N "
-			       "--sweep");
+	    options.warmup < 0 || options.rate < 0 || optind != argc)
+		errx(EX_USAGE,
+		    "need --port=N; also --connections=N "
+		    "--seconds=S --warmup=S --rate=N --seed=N --target=PATH "
+		    "--targets=FILE --header=LINE --isbns=N "
+		    "--sweep");
 	if (options.isbns > 0)
 		isbns_load(more);
 	else if (targets != NULL)

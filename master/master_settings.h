@@ -22,6 +22,8 @@
 	    255, "", "HOST:PORT or unix:/PATH of metrics and status, or off")  \
 	MASTER_SETTING(admin_token, SECRET, admin_token, "", 0, 255, "",       \
 	    "what remote administrators have to know")                         \
+	MASTER_SETTING(batch_window, COUNT, worker.batch_window_us, "0", 0,    \
+	    1000, "microseconds", "longest pause to gather requests; 0: none") \
 	MASTER_SETTING(body_max, SIZE, worker.body_bytes_max, "1MiB", 1,       \
 	    64 << 20, "", "longest request body (then 413)")                   \
 	MASTER_SETTING(body_timeout, DURATION, worker.body_timeout_ms, "30s",  \

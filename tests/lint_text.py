@@ -33,7 +33,7 @@ GENERATED_FILES = {"aclocal.m4", "config.h", "configure", "Makefile",
 # is a slip of the machine on which the text was made.
 HOSTS = ("127.0.0.1", "169.254.169.254", "169.254.170.2",
          "169.254.170.23", "169.254.170.25", "192.0.2.1", "amazonaws.com",
-         "amazonaws.com.cn",
+         "amazonaws.com.cn", "w3.org",
          "example.com", "example.net", "example.org",
          "github.com", "keepachangelog.com", "semver.org", "postgresql.org",
          "rfc-editor.org", "datatracker.ietf.org", "docs.aws.amazon.com",

@@ -9,6 +9,7 @@
 
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 
 #include <errno.h>
@@ -31,6 +32,18 @@ io_feature_name(unsigned bit)
 	return bit < SHM_ARRAY_LEN(feature_names) ? feature_names[bit] : NULL;
 }
 
+#define SLACK_NS 1000 /* a sleep lasts about as long as it was asked to */
+
+static struct io *
+io_ready(struct io *io, const struct io_options *options)
+{
+	io->window.most_us = options->window_us;
+	io->window.begun_us = io->window.woke_us = shm_clock_us();
+	if (options->window_us > 0)
+		(void)prctl(PR_SET_TIMERSLACK, SLACK_NS);
+	return io;
+}
+
 struct io *
 io_open(const struct io_options *options, const char **why)
 {
@@ -43,7 +56,7 @@ io_open(const struct io_options *options, const char **why)
 	if (options->backend != IO_EPOLL) {
 		io = io_uring_open(options);
 		if (io != NULL)
-			return io;
+			return io_ready(io, options);
 		uring_errno = errno;
 		if (options->backend == IO_URING) {
 			*why = "the kernel refused io_uring";
@@ -60,7 +73,7 @@ io_open(const struct io_options *options, const char **why)
 		    "epoll (io_uring refused: %s)", strerror(uring_errno));
 	else
 		snprintf(io->description, sizeof(io->description), "epoll");
-	return io;
+	return io_ready(io, options);
 }
 
 void

@@ -85,6 +85,8 @@ struct io_options {
 	enum io_backend backend;
 	uint32_t without; /* enum io_feature bits not to use (diagnosis) */
 	uint32_t slots_count;
+	uint32_t window_us; /* a turn may begin so long after the one before it,
+			       to find more of what has come; 0: never */
 	void *owner;
 	const struct io_events *events;
 };

@@ -5,6 +5,7 @@
 #define WORKER_IO_BACK_H
 
 #include "worker/io.h"
+#include "worker/io_window.h"
 
 #define IO_DESCRIPTION_MAX 160
 
@@ -32,6 +33,7 @@ struct io {
 	const struct io_events *events;
 	void *owner;
 	uint32_t slots_count;
+	struct io_window window;
 	char description[IO_DESCRIPTION_MAX];
 };
 

@@ -40,6 +40,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "worker/io_back.h"
@@ -463,6 +464,7 @@ slot_receive(struct io_epoll *ep, uint32_t index)
 		slot->readable = false;
 		return called;
 	}
+	io_window_received(&ep->io.window, index);
 	if (n <= 0)
 		slot->receiving = slot->readable = false;
 	else if (n < (ssize_t)RECEIVE_BYTES && !slot->hung_up)
@@ -625,6 +627,18 @@ readable_deliver(struct io_epoll *ep)
 	return called;
 }
 
+/* The window: what has ended in the last turn can wait as well. */
+static void
+window_wait(struct io_epoll *ep, uint64_t wait_us)
+{
+	uint64_t pause_us = io_window_pause(&ep->io.window, shm_clock_us());
+	struct timespec pause = {.tv_nsec = (long)pause_us * 1000};
+
+	if (pause_us > 0 && pause_us <= wait_us && ep->readable_count == 0 &&
+	    ep->accept_due_count == 0)
+		(void)nanosleep(&pause, NULL);
+}
+
 static int
 epoll_turn(struct io *io, uint64_t wait_us)
 {
@@ -640,9 +654,13 @@ epoll_turn(struct io *io, uint64_t wait_us)
 	if (ep->done_count > 0 || ep->readable_count > 0 ||
 	    ep->accept_due_count > 0)
 		wait_ms = 0;
+	if (io->window.most_us > 0)
+		window_wait(ep, wait_us);
 	count = epoll_wait(ep->epoll_fd, event, EVENTS_BATCH, wait_ms);
 	if (count == -1)
 		return errno == EINTR ? 0 : -errno;
+	if (io->window.most_us > 0)
+		io_window_woke(&io->window, shm_clock_us());
 	if (io->events->woke != NULL)
 		io->events->woke(io->owner);
 	called += accept_due_deliver(ep);

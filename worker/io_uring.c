@@ -49,6 +49,7 @@
 #define BUFFER_GROUP  0
 #define SCRATCH_BYTES (64u << 10) /* for the poll way of receiving */
 #define RELEASED      (1u << 31)  /* in `closed`: it is a release */
+#define WINDOW_COUNT  256	  /* completions that end a window early */
 
 enum tag_kind {
 	TAG_RECEIVE = 1,
@@ -448,6 +449,7 @@ receive_done(
 	 * ECANCELED: receiving was stopped.  None of them is the end. */
 	if (!slot->closing && !slot->ended && res != -ENOBUFS &&
 	    res != -ECANCELED && res != -EAGAIN && res != -EINTR) {
+		io_window_received(&ur->io.window, index);
 		if (res <= 0)
 			slot->ended = true;
 		slot->release_failed = true;
@@ -625,23 +627,50 @@ completions_deliver(struct io_uring_back *ur)
 	return called;
 }
 
+/* Submit, and wait for so many completions. */
+static int
+wait_for(struct io_uring_back *ur, unsigned count, uint64_t wait_us)
+{
+	struct __kernel_timespec ts = {.tv_sec = (long long)(wait_us / 1000000),
+	    .tv_nsec = (long long)(wait_us % 1000000) * 1000};
+	struct io_uring_cqe *cqe;
+
+	return io_uring_submit_and_wait_timeout(
+	    &ur->ring, &cqe, count, wait_us == UINT64_MAX ? NULL : &ts, NULL);
+}
+
+/* The same with the window before it. */
+static int
+wait_in_window(struct io_uring_back *ur, uint64_t wait_us)
+{
+	uint64_t pause_us = 0;
+
+	if (ur->io.window.most_us > 0)
+		pause_us = io_window_pause(&ur->io.window, shm_clock_us());
+	if (pause_us == 0 || pause_us > wait_us)
+		return wait_for(ur, 1, wait_us);
+	(void)wait_for(ur, WINDOW_COUNT, pause_us);
+	if (io_uring_cq_ready(&ur->ring) > 0)
+		return 0;
+	return wait_for(
+	    ur, 1, wait_us == UINT64_MAX ? UINT64_MAX : wait_us - pause_us);
+}
+
 static int
 uring_turn(struct io *io, uint64_t wait_us)
 {
 	struct io_uring_back *ur = uring_of(io);
-	struct io_uring_cqe *cqe;
-	struct __kernel_timespec ts = {.tv_sec = (long long)(wait_us / 1000000),
-	    .tv_nsec = (long long)(wait_us % 1000000) * 1000};
 	int called, res;
 
 	if (ur->closed_count > 0 || wait_us == 0)
 		res = io_uring_submit_and_get_events(&ur->ring);
 	else
-		res = io_uring_submit_and_wait_timeout(&ur->ring, &cqe, 1,
-		    wait_us == UINT64_MAX ? NULL : &ts, NULL);
+		res = wait_in_window(ur, wait_us);
 	if (res < 0 && res != -ETIME && res != -EINTR && res != -EAGAIN &&
 	    res != -EBUSY)
 		return res;
+	if (io->window.most_us > 0)
+		io_window_woke(&io->window, shm_clock_us());
 	if (io->events->woke != NULL)
 		io->events->woke(io->owner);
 	called = closed_deliver(ur);

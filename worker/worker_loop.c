@@ -350,6 +350,7 @@ loop_open_io(struct worker_loop *loop)
 	struct io_options io_options = {.backend = options->io_backend,
 	    .without = options->io_without,
 	    .slots_count = loop->conn_count,
+	    .window_us = options->batch_window_us,
 	    .owner = loop,
 	    .events = &events};
 	const char *why;
