@@ -29,6 +29,7 @@
 #include "master/master_notify.h"
 #include "master/master_ops.h"
 #include "master/master_orders.h"
+#include "master/master_reload.h"
 #include "master/master_rules.h"
 #include "master/master_secret.h"
 #include "master/master_supervise.h"
@@ -217,6 +218,7 @@ supervise(struct master_listen *listen, const struct master_control *control,
 {
 	struct master_heritage heritage = {
 	    .options = &options,
+	    .settings = &settings,
 	    .listen = listen,
 	    .control = control,
 	    .admin = admin,
@@ -280,6 +282,7 @@ run(bool foreground, int argc, char **argv)
 	int code;
 
 	if (master_supervise_block_signals() == -1 ||
+	    master_reload_init(argc, argv) == -1 ||
 	    master_daemon_raise_descriptors() == -1)
 		return EX_OSERR;
 	code = open_sockets(&listen, &control, &admin);

@@ -47,8 +47,9 @@ master_cache_wanted(
 	};
 }
 
-struct shm_cache *
-master_cache_new(const struct master_options *options)
+void
+master_cache_policy(
+    struct shm_cache *cache, const struct master_options *options)
 {
 	const struct worker_options *worker = &options->worker;
 	const struct shm_cache_policy policy = {
@@ -58,13 +59,20 @@ master_cache_new(const struct master_options *options)
 	    .linger_us = worker->database_statement_timeout_ms * 1000ULL +
 			 LINGER_EXTRA_US,
 	};
+
+	shm_cache_set_policy(cache, &policy);
+}
+
+struct shm_cache *
+master_cache_new(const struct master_options *options)
+{
 	struct shm_cache_options wanted;
 	struct shm_cache *cache;
 
 	master_cache_wanted(options, &wanted);
 	cache = shm_cache_new(&wanted);
 	if (cache != NULL)
-		shm_cache_set_policy(cache, &policy);
+		master_cache_policy(cache, options);
 	return cache;
 }
 

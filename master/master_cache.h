@@ -24,6 +24,10 @@ void master_cache_wanted(
 struct shm_cache *
 master_cache_new(const struct master_options *options) SHM_MUSTCHECK;
 
+/* What of the settings the children inherit with it. */
+void master_cache_policy(
+    struct shm_cache *cache, const struct master_options *options);
+
 /* The worker in slot was reaped.  Before the slot is used again. */
 void
 master_cache_reaped(struct master_cache *cache, uint32_t slot, uint64_t now_us);

@@ -14,7 +14,8 @@
 
 /* All that crosses the fork. */
 struct master_heritage {
-	const struct master_options *options;
+	const struct master_options *options; /* those of settings */
+	struct master_settings *settings;
 	const struct master_listen *listen;
 	const struct master_control *control;
 	const struct master_admin *admin;

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "master/master_notify.h"
+#include "shm/shm_base.h"
 
 #define STATUS_MAX 200
 
@@ -111,4 +112,14 @@ master_notify_watchdog(uint64_t now_us)
 		watchdog.next_us = now_us + watchdog.period_us;
 	}
 	return watchdog.next_us;
+}
+
+void
+master_notify_reloading(void)
+{
+	char state[64];
+
+	snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%ju",
+	    (uintmax_t)shm_clock_us());
+	master_notify_send(state);
 }

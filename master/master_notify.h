@@ -23,5 +23,7 @@ void master_notify_status(const char *text);
 /* Say that we are alive, if the manager wants that and it is time; when it is
  * time again, UINT64_MAX: never. */
 uint64_t master_notify_watchdog(uint64_t now_us);
+/* The same of a reload, which ends with READY=1. */
+void master_notify_reloading(void);
 
 #endif

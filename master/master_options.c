@@ -44,7 +44,8 @@ master_options_help(FILE *out)
 	      "  --fail-fast   end when the database is away at the start\n"
 	      "\n"
 	      "Settings, in the order of precedence: -o, the environment "
-	      "(BOOKS_KEY), the file,\nthe default.  booksd.conf(5) has the "
+	      "(BOOKS_KEY), the file,\nthe default.  SIGHUP reads them again, "
+	      "but for those marked (restart).\nbooksd.conf(5) has the "
 	      "details.\n\n",
 	    out);
 	master_settings_help(out);

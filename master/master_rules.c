@@ -38,6 +38,8 @@ check_listen(struct master_settings *settings)
 	const struct master_list *list = &settings->options->listen;
 	const char *why;
 
+	if (settings->is_reload)
+		return;
 	if (list->count == 0)
 		master_settings_refuse(settings, MASTER_SETTING_listen,
 		    "need at least one address");
@@ -148,7 +150,8 @@ check_cache_size(struct master_settings *settings)
 	char least_text[MASTER_MEMORY_TEXT];
 	uint64_t least;
 
-	if (settings->options->cache_bytes == 0)
+	/* With a reload the cache is there, and counts as used memory. */
+	if (settings->options->cache_bytes == 0 || settings->is_reload)
 		return;
 	master_cache_wanted(settings->options, &wanted);
 	if (!shm_cache_is_large_enough(&wanted, &least)) {
@@ -196,6 +199,8 @@ check_control_socket(struct master_settings *settings)
 {
 	const char *why;
 
+	if (settings->is_reload)
+		return;
 	if (!master_control_check(settings->options->control_socket, &why))
 		master_settings_refuse(
 		    settings, MASTER_SETTING_control_socket, "%s", why);
@@ -211,7 +216,8 @@ check_admin(struct master_settings *settings)
 
 	settings->options->admin_listen_is_default =
 	    value->source == MASTER_SOURCE_DEFAULT;
-	if (!master_admin_check(settings->options->admin_listen, &why))
+	if (!settings->is_reload &&
+	    !master_admin_check(settings->options->admin_listen, &why))
 		master_settings_refuse(
 		    settings, MASTER_SETTING_admin_listen, "%s", why);
 	for (const char *at = token; *at != '\0'; at++)

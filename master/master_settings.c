@@ -364,6 +364,34 @@ master_settings_set(struct master_settings *settings, const char *name,
 	fprintf(settings->errors, " (from %s)\n", origin_text);
 }
 
+bool
+master_settings_differ(const struct master_settings *a,
+    const struct master_settings *b, enum master_setting_id id)
+{
+	return strcmp(a->value[id].text, b->value[id].text) != 0;
+}
+
+void
+master_settings_copy(struct master_settings *settings,
+    const struct master_settings *from, enum master_setting_id id)
+{
+	const struct master_setting_value *source = &from->value[id];
+	struct master_setting_value *value = &settings->value[id];
+	struct master_setting_value fresh = {
+	    .text = must_copy(source->text),
+	    .origin = must_copy(source->origin),
+	    .source = source->source,
+	};
+	bool is_stored;
+
+	is_stored = store(settings, &master_settings_table[id], &fresh);
+	SHM_ASSERT(is_stored); /* it could be once */
+	free(value->text);
+	free(value->parts);
+	free(value->origin);
+	*value = fresh;
+}
+
 void
 master_settings_init(struct master_settings *settings,
     struct master_options *options, FILE *errors)
@@ -440,6 +468,19 @@ master_settings_dump(const struct master_settings *settings, FILE *out)
 	}
 }
 
+/* By a reload? */
+static bool
+is_kept(size_t id)
+{
+	static const bool kept[MASTER_SETTINGS_COUNT] = {
+#define MASTER_RESTART(name) [MASTER_SETTING_##name] = true,
+	    MASTER_SETTINGS_RESTART
+#undef MASTER_RESTART
+	};
+
+	return kept[id];
+}
+
 void
 master_settings_help(FILE *out)
 {
@@ -449,7 +490,8 @@ master_settings_help(FILE *out)
 		const struct master_setting *setting =
 		    &master_settings_table[i];
 
-		fprintf(out, "  %-27s %s\n", setting->name, setting->help);
+		fprintf(out, "  %-27s %s%s\n", setting->name, setting->help,
+		    is_kept(i) ? " (restart)" : "");
 		if (setting->type == MASTER_TYPE_TEXT ||
 		    setting->type == MASTER_TYPE_SECRET ||
 		    setting->type == MASTER_TYPE_LIST) {

@@ -128,6 +128,30 @@ enum master_setting_id {
 	    MASTER_SETTINGS_COUNT
 };
 
+/* Made once, before the first fork: a reload keeps these as they are.  All
+ * others change with it. */
+#define MASTER_SETTINGS_RESTART          \
+	MASTER_RESTART(access_log)       \
+	MASTER_RESTART(admin_listen)     \
+	MASTER_RESTART(cache_size)       \
+	MASTER_RESTART(control_socket)   \
+	MASTER_RESTART(error_log)        \
+	MASTER_RESTART(fail_fast)        \
+	MASTER_RESTART(listen)           \
+	MASTER_RESTART(migrate_on_start) \
+	MASTER_RESTART(pid_file)         \
+	MASTER_RESTART(user)
+
+/* What ops is told by master_ops_options(): it is replaced when one of these
+ * has changed. */
+#define MASTER_SETTINGS_OPS                  \
+	MASTER_OPS(admin_token)              \
+	MASTER_OPS(cache_heartbeat)          \
+	MASTER_OPS(database)                 \
+	MASTER_OPS(database_connect_timeout) \
+	MASTER_OPS(log_format)               \
+	MASTER_OPS(log_level)
+
 enum master_setting_type {
 	MASTER_TYPE_TEXT,
 	MASTER_TYPE_SECRET,
@@ -180,6 +204,7 @@ struct master_settings {
 	struct master_options *options;
 	FILE *errors; /* who wants to know */
 	unsigned errors_count;
+	bool is_reload; /* what only a restart changes needs no check */
 	struct master_setting_value value[MASTER_SETTINGS_COUNT];
 };
 
@@ -192,6 +217,13 @@ void master_settings_fini(struct master_settings *settings);
 /* Set name to text from there, or say what is wrong with it. */
 void master_settings_set(struct master_settings *settings, const char *name,
     const char *text, const struct master_origin *origin);
+
+/* Is one setting's value another in these two? */
+bool master_settings_differ(const struct master_settings *a,
+    const struct master_settings *b, enum master_setting_id id) SHM_MUSTCHECK;
+/* Give a setting the value that it has elsewhere. */
+void master_settings_copy(struct master_settings *settings,
+    const struct master_settings *from, enum master_setting_id id);
 
 /* NULL: no such setting. */
 const struct master_setting *master_settings_find(const char *name);

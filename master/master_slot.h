@@ -14,8 +14,9 @@ struct master_slot {
 	uint64_t start_us;   /* when to start the next one; 0: never */
 	uint32_t failures;   /* deaths in a row */
 	uint32_t generation; /* of the settings that pid was started with */
-	bool is_first;	 /* of the start: if it can never work, booksd ends */
-	bool is_leaving; /* pid was told to end and has no successor here */
+	bool is_first;	   /* of the start: if it can never work, booksd ends */
+	bool is_leaving;   /* pid was told to end and has no successor here */
+	uint32_t drain_ms; /* the time that pid was given for its end */
 	uint64_t overdue_us; /* with it: when pid is killed */
 };
 

@@ -251,6 +251,9 @@ handle_signal(struct master_supervisor *supervisor, int number)
 	case SIGTTOU:
 		master_supervise_step(supervisor, -1, "SIGTTOU");
 		break;
+	case SIGHUP:
+		master_supervise_reload(supervisor);
+		break;
 	case SIGWINCH:
 		master_supervise_rest(supervisor);
 		break;
@@ -431,6 +434,7 @@ master_supervise(struct master_heritage *heritage, struct master_listen *listen)
 	supervisor.listen = listen;
 	supervisor.has_listeners = true;
 	supervisor.exit_code = EX_OK;
+	supervisor.roll.successor = SHM_BOARD_SLOTS;
 	supervisor.cache.cache = heritage->cache;
 	awaited_set(&supervisor.signals);
 	plan_start(&supervisor, shm_clock_us());

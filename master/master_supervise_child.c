@@ -153,6 +153,11 @@ ops_reaped(struct master_supervisor *supervisor, int status)
 	if (supervisor->phase == MASTER_PHASE_KILLING ||
 	    (supervisor->phase != MASTER_PHASE_RUNNING && is_orderly))
 		return;
+	if (slot->is_leaving && supervisor->phase == MASTER_PHASE_RUNNING) {
+		slot->is_leaving = false;
+		slot->start_us = shm_clock_us();
+		return;
+	}
 	shm_board_count(board, SHM_BOARD_EVENT_ops_death);
 	shm_board_set(
 	    board->ops.restarts, shm_board_get(board->ops.restarts) + 1);
@@ -234,6 +239,8 @@ start_worker(struct master_supervisor *supervisor, uint32_t i, uint64_t now_us)
 	}
 	slot->pid = pid;
 	slot->started_us = now_us;
+	slot->generation = supervisor->generation;
+	slot->drain_ms = supervisor->heritage->options->worker.drain_timeout_ms;
 	shm_board_set(block->born_us, now_us);
 	shm_board_set(block->pid, pid);
 }

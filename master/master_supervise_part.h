@@ -19,6 +19,23 @@ enum master_phase {
 	MASTER_PHASE_KILLING,
 };
 
+/* Replacing all workers, one by one (master_supervise_roll.c). */
+struct master_roll {
+	bool is_under_way;
+	bool is_asked_again; /* a reload came meanwhile */
+	bool is_back;	     /* it returns to the settings before */
+	bool is_ops_stale;   /* ops has to be told something else */
+	uint32_t old;	     /* whom successor relieves */
+	pid_t old_pid;
+	uint32_t successor; /* SHM_BOARD_SLOTS: nobody is under way */
+	uint64_t began_us;
+	uint64_t told_us;      /* an old one to go, last */
+	uint64_t successor_us; /* it was planned */
+	uint64_t serving_us;   /* it serves since, 0: not yet */
+	uint32_t generation_before;
+	struct master_settings *before; /* NULL: there is no way back */
+};
+
 struct master_supervisor {
 	struct master_heritage *heritage;
 	struct master_listen *listen;
@@ -36,7 +53,10 @@ struct master_supervisor {
 	struct master_slot migrate;
 	struct master_slot ops;
 	struct master_slot audit; /* start_us: wanted, when it has ended */
-	bool helpers_told;	  /* ops and the audit: to end */
+	uint32_t generation;	  /* of the settings in use */
+	uint32_t generations;	  /* how many there were */
+	struct master_roll roll;
+	bool helpers_told; /* ops and the audit: to end */
 	struct master_cache cache;
 	struct master_throttle throttle;
 };
@@ -74,11 +94,29 @@ void master_supervise_rest(struct master_supervisor *supervisor);
 bool master_supervise_wake(struct master_supervisor *supervisor);
 /* Tell a worker to finish what it has; nobody follows it in its slot. */
 void master_supervise_retire(struct master_supervisor *supervisor, uint32_t i);
+/* Has it a process, or one to come, that is not told to end? */
+bool master_supervise_is_wanted(const struct master_slot *slot);
+/* A place for another process, SHM_BOARD_SLOTS: none is free. */
+uint32_t master_supervise_place(const struct master_supervisor *supervisor);
+/* Plan a process there. */
+void master_supervise_plan(
+    struct master_supervisor *supervisor, uint32_t i, uint64_t now_us);
 /* Do what ops has asked for. */
 void master_supervise_obey(struct master_supervisor *supervisor);
 /* As many as are wanted, and an end for those that do not come to one.  When
  * it is time again; UINT64_MAX: never. */
 uint64_t master_supervise_workers_tick(
+    struct master_supervisor *supervisor, uint64_t now_us);
+
+/* ---- master_supervise_roll.c */
+
+/* Read the settings again and, if they are right, replace all workers. */
+void master_supervise_reload(struct master_supervisor *supervisor);
+/* How many workers more than wanted the roll has for now. */
+uint32_t
+master_supervise_roll_extra(const struct master_supervisor *supervisor);
+/* Go on with it.  When to look again; UINT64_MAX: it is over. */
+uint64_t master_supervise_roll_tick(
     struct master_supervisor *supervisor, uint64_t now_us);
 
 /* ---- master_supervise_child.c */

@@ -17,8 +17,7 @@
  *   W2  leaving is for ever: such a process ends, by itself or, when its time
  *is up, by SIGKILL.
  *
- * Of too many the youngest go: the oldest have the most connections and the
- * warmest caches.
+ * Of too many the youngest go: the oldest have the most connections.
  */
 #include "config.h"
 
@@ -30,8 +29,8 @@
 
 /* ---- counting */
 
-static bool
-is_wanted(const struct master_slot *slot)
+bool
+master_supervise_is_wanted(const struct master_slot *slot)
 {
 	return !slot->is_leaving && !master_slot_is_free(slot);
 }
@@ -42,13 +41,12 @@ wanted_count(const struct master_supervisor *supervisor)
 	uint32_t count = 0;
 
 	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++)
-		count += is_wanted(&supervisor->worker[i]);
+		count += master_supervise_is_wanted(&supervisor->worker[i]);
 	return count;
 }
 
-/* The first free slot, SHM_BOARD_SLOTS: none. */
-static uint32_t
-free_slot(const struct master_supervisor *supervisor)
+uint32_t
+master_supervise_place(const struct master_supervisor *supervisor)
 {
 	uint32_t i = 0;
 
@@ -58,21 +56,33 @@ free_slot(const struct master_supervisor *supervisor)
 	return i;
 }
 
-/* One that does not live yet, else the last one that began. */
-static uint32_t
-youngest(const struct master_supervisor *supervisor)
+static bool
+goes_before(const struct master_slot *a, const struct master_slot *b)
 {
+	if (a->generation != b->generation)
+		return a->generation < b->generation;
+	if ((a->pid == 0) != (b->pid == 0))
+		return a->pid == 0;
+	return a->started_us >= b->started_us;
+}
+
+/* Who goes when there are too many: one with settings of before, else one that
+ * does not live yet, else the last one that began.  A pair of a roll stays. */
+static uint32_t
+surplus(const struct master_supervisor *supervisor)
+{
+	bool has_pair = master_supervise_roll_extra(supervisor) > 0;
+	const struct master_roll *roll = &supervisor->roll;
 	uint32_t found = SHM_BOARD_SLOTS;
 
 	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++) {
 		const struct master_slot *slot = &supervisor->worker[i];
 
-		if (!is_wanted(slot))
+		if (!master_supervise_is_wanted(slot) ||
+		    (has_pair && (i == roll->old || i == roll->successor)))
 			continue;
-		if (slot->pid == 0)
-			return i;
 		if (found == SHM_BOARD_SLOTS ||
-		    slot->started_us >= supervisor->worker[found].started_us)
+		    goes_before(slot, &supervisor->worker[found]))
 			found = i;
 	}
 	return found;
@@ -153,6 +163,7 @@ master_supervise_rest(struct master_supervisor *supervisor)
 	if (supervisor->phase != MASTER_PHASE_RUNNING || supervisor->is_resting)
 		return;
 	supervisor->is_resting = true;
+	supervisor->roll.successor = SHM_BOARD_SLOTS; /* nobody stays */
 	shm_board_set(supervisor->heritage->board->workers_wanted, 0);
 	worker_log(WORKER_LOG_WARN, "workers_rest",
 	    "all workers finish what they have and end; clients wait until "
@@ -177,28 +188,27 @@ master_supervise_wake(struct master_supervisor *supervisor)
 void
 master_supervise_retire(struct master_supervisor *supervisor, uint32_t i)
 {
-	const struct worker_options *options =
-	    &supervisor->heritage->options->worker;
 	struct master_slot *slot = &supervisor->worker[i];
 
-	SHM_ASSERT(is_wanted(slot));
+	SHM_ASSERT(i < SHM_BOARD_SLOTS && master_supervise_is_wanted(slot));
 	slot->start_us = 0;
 	if (slot->pid == 0)
 		return; /* it is free now */
 	slot->is_leaving = true;
-	slot->overdue_us = shm_clock_us() +
-			   (uint64_t)options->drain_timeout_ms * 1000 +
-			   LEAVE_GRACE_US;
+	slot->overdue_us =
+	    shm_clock_us() + (uint64_t)slot->drain_ms * 1000 + LEAVE_GRACE_US;
 	master_slot_kill(slot, SIGHUP);
 }
 
-static void
-plan_worker(struct master_supervisor *supervisor, uint32_t i, uint64_t now_us)
+void
+master_supervise_plan(
+    struct master_supervisor *supervisor, uint32_t i, uint64_t now_us)
 {
 	struct master_slot *slot = &supervisor->worker[i];
 
 	SHM_ASSERT(master_slot_is_free(slot));
-	*slot = (struct master_slot){.start_us = now_us};
+	*slot = (struct master_slot){
+	    .start_us = now_us, .generation = supervisor->generation};
 }
 
 static void
@@ -207,21 +217,37 @@ balance(struct master_supervisor *supervisor, uint64_t now_us)
 	uint32_t goal = supervisor->is_resting ? 0 : supervisor->wanted;
 	uint32_t count = wanted_count(supervisor), i;
 
+	goal += master_supervise_roll_extra(supervisor);
 	for (; count > goal; count--)
-		master_supervise_retire(supervisor, youngest(supervisor));
+		master_supervise_retire(supervisor, surplus(supervisor));
 	for (; count < goal; count++) {
-		i = free_slot(supervisor);
+		i = master_supervise_place(supervisor);
 		if (i == SHM_BOARD_SLOTS)
 			return; /* when one of the leaving has ended */
-		plan_worker(supervisor, i, now_us);
+		master_supervise_plan(supervisor, i, now_us);
 	}
+}
+
+/* ops has no requests that are worth more than a moment. */
+static uint64_t
+overdue_ops(struct master_supervisor *supervisor, uint64_t now_us)
+{
+	struct master_slot *slot = &supervisor->ops;
+
+	if (!slot->is_leaving || slot->overdue_us == 0)
+		return UINT64_MAX;
+	if (slot->overdue_us > now_us)
+		return slot->overdue_us;
+	slot->overdue_us = 0;
+	master_slot_kill(slot, SIGKILL);
+	return UINT64_MAX;
 }
 
 /* Those that were told to end and did not. */
 static uint64_t
 overdue_tick(struct master_supervisor *supervisor, uint64_t now_us)
 {
-	uint64_t at_us = UINT64_MAX;
+	uint64_t at_us = overdue_ops(supervisor, now_us);
 
 	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++) {
 		struct master_slot *slot = &supervisor->worker[i];
@@ -246,10 +272,13 @@ uint64_t
 master_supervise_workers_tick(
     struct master_supervisor *supervisor, uint64_t now_us)
 {
+	uint64_t at_us;
+
 	if (supervisor->phase != MASTER_PHASE_RUNNING)
 		return UINT64_MAX; /* the phases have their own deadlines */
 	balance(supervisor, now_us);
-	return overdue_tick(supervisor, now_us);
+	at_us = master_supervise_roll_tick(supervisor, now_us);
+	return master_supervise_sooner(at_us, overdue_tick(supervisor, now_us));
 }
 
 /* ---- orders from ops */
@@ -264,6 +293,7 @@ obey(struct master_supervisor *supervisor, const struct shm_command *command)
 		master_supervise_drain(supervisor);
 		break;
 	case SHM_COMMAND_RELOAD:
+		master_supervise_reload(supervisor);
 		break;
 	case SHM_COMMAND_WORKERS:
 		master_supervise_resize(supervisor, command->argument, "order");

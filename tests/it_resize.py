@@ -6,6 +6,7 @@ Method: signals to the master, and orders over a copy of the descriptor that
 ops has for them; titles, the log and clients have to agree about what came of
 it.
 """
+import contextlib
 import ctypes
 import os
 import signal
@@ -198,24 +199,22 @@ def _():
         t.equal(server.stop(), 0)
 
 
-@t.case("only ops and the master hold the sockets of orders")
+@t.case("no worker has the socket of orders")
 def _():
     with t.Booksd(BASIC) as server:
-        is_count(server, 2)
-        ops = t.eventually(server.ops_pid, "ops is there")
+        fd = order_descriptor(server)
+        name = os.readlink(f"/proc/self/fd/{fd}")
+        os.close(fd)
 
-        def sequenced(pid):
-            with open("/proc/net/unix", encoding="ascii") as file:
-                inodes = {f"socket:[{line.split()[6]}]"
-                          for line in list(file)[1:]
-                          if line.split()[4] == "0005"}
-            return sum(os.readlink(f"/proc/{pid}/fd/{name}") in inodes
-                       for name in os.listdir(f"/proc/{pid}/fd")
-                       if os.path.lexists(f"/proc/{pid}/fd/{name}"))
-        t.equal(sequenced(server.pid), 2, "the master")
-        t.eventually(lambda: sequenced(ops) == 1, "ops has its end")
-        for pid in server.worker_pids():
-            t.eventually(lambda who=pid: sequenced(who) == 0, "a worker")
+        def has(pid):
+            found = set()
+            for number in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    found.add(os.readlink(f"/proc/{pid}/fd/{number}"))
+            return name in found
+        t.check(has(server.pid), "the master has it")
+        for pid in is_count(server, 2):
+            t.eventually(lambda who=pid: not has(who), "a worker has not")
         t.equal(server.stop(), 0)
 
 

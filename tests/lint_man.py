@@ -196,6 +196,12 @@ def check_settings():
     ok(not lines, "the defaults are the same", lines)
 
     usage = output_of(BOOKSD, "-h") or ""
+    kept = re.findall(r"^ +([a-z_]+) .* \(restart\)$", usage, re.MULTILINE)
+    marked = [body.split()[0] for body in re.split(
+        r"^\.It Ic ", page("booksd.conf.5"), flags=re.MULTILINE)[1:]
+        if re.search(r"^Change: restart\.$", body, re.MULTILINE)]
+    same(kept, marked, "booksd.conf(5)",
+         "the settings that a reload keeps are the same")
     ranges = dict(re.findall(
         r"^ +([a-z_]+) .*\n +(?:auto or )?([0-9]\w* to [0-9]\w*) .*; default ",
         usage, re.MULTILINE))

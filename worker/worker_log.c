@@ -315,6 +315,13 @@ worker_log_open(const struct worker_log_options *options, const char **which)
 	return worker_log_sink_open(&state.error);
 }
 
+void
+worker_log_adjust(enum worker_log_format format, enum worker_log_level level)
+{
+	state.format = format;
+	state.level = level;
+}
+
 static void
 reopen(struct worker_log_sink *sink, const char *setting)
 {

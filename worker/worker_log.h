@@ -58,6 +58,11 @@ struct worker_log_options {
 int worker_log_open(
     const struct worker_log_options *options, const char **which) SHM_MUSTCHECK;
 
+/* What lines look like and which are written from now on, and in children to
+ * come.  The master. */
+void
+worker_log_adjust(enum worker_log_format format, enum worker_log_level level);
+
 /* After USR1: paths are opened again, keeping the old file when that fails
  * (logged).  Any process, for itself. */
 void worker_log_reopen(void);
