@@ -35,6 +35,8 @@ tool  spin               cmd:spin
 tool  qemu-user          cmd:qemu-aarch64
 tool  gcc-aarch64-linux-gnu cmd:aarch64-linux-gnu-gcc
 tool  libc6-dev-arm64-cross file:/usr/aarch64-linux-gnu/include/stdio.h
+tool  nodejs             cmd:node
+tool  npm                cmd:npm
 tool  libcmocka-dev:arm64 file:/usr/lib/aarch64-linux-gnu/libcmocka.so
 lint  clang              cmd:clang
 lint  clang-format       cmd:clang-format
