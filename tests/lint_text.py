@@ -17,7 +17,7 @@ ROOMS = ("master", "worker", "ops", "api", "shm", "ctl")
 SUFFIXES = (".c", ".h", ".sh", ".py", ".md", ".am", ".ac", ".sql", ".yml",
             ".json", ".conf", ".lua", ".go", ".js", ".ts", ".mjs", ".csv",
             ".1", ".5", ".7", ".8")
-NO_TABS = (".py", ".md", ".sql", ".yml", ".json", ".js", ".ts", ".mjs",
+NO_TABS = (".py", ".md", ".sql", ".yml", ".json", ".js", ".ts",
            ".csv")
 README_LINES_MAX = 15
 ESSAY_CHARACTERS_MIN = 40

@@ -27,6 +27,7 @@ test  libcmocka-dev      pc:cmocka
 test  python3            cmd:python3
 test  mandoc             cmd:mandoc
 test  xz-utils           cmd:xz
+test  binutils           cmd:objdump
 tool  strace             cmd:strace
 tool  haproxy            file:/usr/sbin/haproxy
 tool  zsh                cmd:zsh
