@@ -146,9 +146,13 @@ struct shm_stats {
 
 /* The worker's own additions. */
 #define shm_stats_get(word) atomic_load_explicit(&(word), memory_order_relaxed)
+#ifndef BOOKS_NO_STATS
 #define shm_stats_add(word, n)                                              \
 	atomic_store_explicit(&(word), shm_stats_get(word) + (uint64_t)(n), \
 	    memory_order_relaxed)
+#else /* bench/overhead asks what that costs */
+#define shm_stats_add(word, n) ((void)(word), (void)(n))
+#endif
 
 static inline void
 shm_histogram_add(struct shm_histogram *histogram, uint64_t us)

@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import xml.etree.ElementTree
 
 import booksd_test as t
 
@@ -27,6 +28,7 @@ CACHE = os.path.join(t.BUILDDIR, "bench", "cache")
 LOAD = os.path.join(t.BUILDDIR, "bench", "load")
 NULL = os.path.join(t.BUILDDIR, "bench", "null_server")
 RUN = os.path.join(t.SRCDIR, "bench", "run")
+PROFILE = os.path.join(t.SRCDIR, "bench", "profile")
 
 
 def build():
@@ -319,6 +321,39 @@ def bars_are_printed(said, report, name):
                               "value"], "a bar")
         t.check(bar["name"] in said, f"{bar['name']} is printed")
 
+
+def svg_is_whole(path, words):
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    tree = xml.etree.ElementTree.fromstring(text.encode())
+    titles = [one.text for one in tree.iter(
+        "{http://www.w3.org/2000/svg}title")]
+    for word in words:
+        t.check(any(title.startswith(word + ": ") for title in titles),
+                f"no {word} in {titles[:20]}")
+
+
+with t.case("folded stacks become a flame graph"), \
+        tempfile.TemporaryDirectory() as folder:
+    stacks, out = (os.path.join(folder, name) for name in ("in", "out"))
+    with open(stacks, "w", encoding="ascii") as file:
+        file.write("booksd;main;a<b> 3\nbooksd;main;c 1\n")
+    subprocess.run([PROFILE, "--stacks", stacks, "-o", out], check=True,
+                   stdout=subprocess.DEVNULL, timeout=60)
+    svg_is_whole(out, ("all", "booksd", "main", "a<b>", "c"))
+
+with t.case("perf's samples of a loaded worker become a flame graph"), \
+        tempfile.TemporaryDirectory() as folder:
+    if shutil.which("perf") is None:
+        t.skip("perf is not installed")
+    out = os.path.join(folder, "out")
+    done = subprocess.run([PROFILE, "--build", t.BUILDDIR, "--seconds", "1",
+                           "-o", out], stdout=subprocess.PIPE, timeout=100,
+                          stderr=subprocess.STDOUT, text=True, check=False)
+    if "perf is refused" in done.stdout:
+        t.skip(done.stdout.strip())
+    t.equal(done.returncode, 0, done.stdout)
+    svg_is_whole(out, ("all", "worker_loop_run"))
 
 with t.case("the harness measures and writes what it measured"):
     said, report = harness("--only", "hello")

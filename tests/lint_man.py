@@ -17,7 +17,7 @@ TOP = os.environ.get("abs_top_srcdir") or os.path.dirname(
 BOOKSD = os.environ.get("BOOKSD", os.path.join(os.getcwd(), "booksd"))
 BOOKSCTL = os.environ.get("BOOKSCTL", os.path.join(os.getcwd(), "booksctl"))
 PAGES = ("booksd.8", "booksd.conf.5", "books-api.7", "books-counters.7",
-         "booksctl.1")
+         "books-tuning.7", "booksctl.1")
 
 SYSEXITS = {"EX_USAGE": 64, "EX_DATAERR": 65, "EX_NOINPUT": 66,
             "EX_NOUSER": 67, "EX_NOHOST": 68, "EX_UNAVAILABLE": 69,
@@ -137,6 +137,7 @@ def check_sections():
         "booksd.conf.5": ("ENVIRONMENT", "FILES", "EXAMPLES", "SEE ALSO"),
         "books-api.7": ("EXAMPLES", "SEE ALSO", "STANDARDS"),
         "books-counters.7": ("EXAMPLES", "SEE ALSO"),
+        "books-tuning.7": ("EXAMPLES", "SEE ALSO"),
         "booksctl.1": ("ENVIRONMENT", "FILES", "EXIT STATUS", "EXAMPLES",
                        "SEE ALSO"),
     }

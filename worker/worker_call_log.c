@@ -118,6 +118,8 @@ worker_call_log(struct worker_call *call, uint16_t status, uint64_t body_bytes)
 	if (call->logged)
 		return;
 	call->logged = true;
+	if (!WORKER_STATS_ON && !worker_log_access_enabled())
+		return;
 	duration_us = shm_clock_us() - call->started_us;
 	worker_stats_request(call, status, duration_us);
 	if (!worker_log_access_enabled())

@@ -39,6 +39,8 @@ worker_stats_request_goes_on(const struct worker_call *call)
 {
 	struct shm_board_worker *block = call->loop->block;
 
+	if (!WORKER_STATS_ON)
+		return;
 	shm_board_set(block->route, route_of(call));
 	shm_board_set(block->doing, SHM_BOARD_REQUEST);
 }
@@ -46,7 +48,8 @@ worker_stats_request_goes_on(const struct worker_call *call)
 void
 worker_stats_request_begin(const struct worker_call *call)
 {
-	call->loop->stats.requests_open++;
+	if (WORKER_STATS_ON)
+		call->loop->stats.requests_open++;
 	worker_stats_request_goes_on(call);
 }
 
@@ -56,6 +59,8 @@ worker_stats_request(
 {
 	struct worker_loop *loop = call->loop;
 
+	if (!WORKER_STATS_ON)
+		return;
 	SHM_ASSERT(loop->stats.requests_open > 0);
 	loop->stats.requests_open--;
 	shm_stats_request(loop->stats.shm, route_of(call),
@@ -173,6 +178,8 @@ count_log_dropped(struct worker_loop *loop)
 void
 worker_stats_turn_begin(struct worker_loop *loop)
 {
+	if (!WORKER_STATS_ON)
+		return;
 	shm_board_set(loop->block->heartbeat_us, loop->now_us);
 	shm_board_set(loop->block->doing, SHM_BOARD_WORKING);
 	shm_stats_count(loop->stats.shm, SHM_STATS_turns, 1);
@@ -184,9 +191,12 @@ worker_stats_turn_end(struct worker_loop *loop)
 {
 	struct shm_board_worker *block = loop->block;
 	struct worker_stats *stats = &loop->stats;
-	uint64_t now_us = shm_clock_us();
+	uint64_t now_us;
 	uint32_t busy, waiting;
 
+	if (!WORKER_STATS_ON)
+		return stats->heartbeat_us;
+	now_us = shm_clock_us();
 	stats->step_busy_us += now_us - loop->now_us;
 	if (now_us >= stats->step_us + STEP_US)
 		step(loop, now_us);

@@ -15,6 +15,12 @@
 
 #define WORKER_STATS_STEPS 4
 
+#ifdef BOOKS_NO_STATS /* bench/overhead asks what all this costs */
+#define WORKER_STATS_ON false
+#else
+#define WORKER_STATS_ON true
+#endif
+
 struct worker_call;
 struct worker_conn;
 struct worker_loop;
