@@ -30,6 +30,7 @@
 #define DB_CONNECTIONS_AUTO  4 /* per worker */
 #define DB_CONNECTIONS_LEAST 2 /* per worker: a stream takes one */
 #define ADMIN_TOKEN_LEAST    16
+#define WATCHDOG_LEAST_MS    100
 #define CACHE_SHARE_MAX	     75 /* per cent of the memory that is left */
 
 static void
@@ -294,6 +295,10 @@ master_rules_check(struct master_settings *settings)
 	if (options->worker.drain_delay_ms >= options->worker.drain_timeout_ms)
 		master_settings_refuse(settings, MASTER_SETTING_drain_delay,
 		    "need less than drain_timeout, which is %s", timeout);
+	if (options->worker.watchdog_ms > 0 &&
+	    options->worker.watchdog_ms < WATCHDOG_LEAST_MS)
+		master_settings_refuse(settings, MASTER_SETTING_worker_watchdog,
+		    "need 0 or at least %d ms", WATCHDOG_LEAST_MS);
 	if (options->pid_file[0] != '\0' && options->pid_file[0] != '/')
 		master_settings_refuse(
 		    settings, MASTER_SETTING_pid_file, "need an absolute path");

@@ -117,6 +117,8 @@
 	    100, 3600000, "", "time a client may take nothing of an answer")   \
 	MASTER_SETTING(user, TEXT, user, "", 0, 255, "",                       \
 	    "user to become after the sockets are open")                       \
+	MASTER_SETTING(worker_watchdog, DURATION, worker.watchdog_ms, "2s", 0, \
+	    3600000, "", "a worker stuck for so long is killed; 0: never")     \
 	MASTER_SETTING(workers, COUNT_AUTO, workers, "auto", 1,                \
 	    SHM_BOARD_WORKERS_MAX, "processes",                                \
 	    "worker processes (auto: one per usable CPU)")
@@ -149,6 +151,8 @@ enum master_setting_id {
 	MASTER_OPS(cache_heartbeat)          \
 	MASTER_OPS(database)                 \
 	MASTER_OPS(database_connect_timeout) \
+	MASTER_OPS(database_secret)          \
+	MASTER_OPS(database_secret_refresh)  \
 	MASTER_OPS(log_format)               \
 	MASTER_OPS(log_level)
 

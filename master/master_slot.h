@@ -6,7 +6,7 @@
 
 #include <sys/types.h>
 
-#include "shm/shm_base.h"
+#include "master/master_watchdog.h"
 
 struct master_slot {
 	pid_t pid;	     /* 0: none */
@@ -17,7 +17,10 @@ struct master_slot {
 	bool is_first;	   /* of the start: if it can never work, booksd ends */
 	bool is_leaving;   /* pid was told to end and has no successor here */
 	uint32_t drain_ms; /* the time that pid was given for its end */
-	uint64_t overdue_us; /* with it: when pid is killed */
+	uint64_t overdue_us;	   /* with it: when pid is killed */
+	struct master_watch watch; /* of pid */
+	bool is_stuck;		   /* the watchdog kills it */
+	uint64_t abort_us;	   /* with it: when SIGABRT was not enough */
 };
 
 /* Has it no process, and none to come? */

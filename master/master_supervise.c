@@ -356,6 +356,8 @@ tick(struct master_supervisor *supervisor, uint64_t now_us)
 		throttle, "", supervisor->heritage->board, now_us))
 		master_supervise_limit(supervisor);
 	at_us = master_supervise_workers_tick(supervisor, now_us);
+	at_us = master_supervise_sooner(
+	    at_us, master_supervise_watch_tick(supervisor, now_us));
 	advance(supervisor, now_us);
 	at_us = master_supervise_sooner(
 	    at_us, master_cache_tick(&supervisor->cache, now_us));

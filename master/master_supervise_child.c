@@ -70,11 +70,14 @@ child_died(struct master_supervisor *supervisor, struct master_slot *slot,
 }
 
 static void
-worker_count(struct shm_board *board, int status, bool was_leaving)
+worker_count(
+    struct shm_board *board, const struct master_slot *slot, int status)
 {
+	if (slot->is_stuck)
+		return; /* counted when it was found */
 	if (!WIFEXITED(status))
 		shm_board_count(board, SHM_BOARD_EVENT_worker_signal);
-	else if (was_leaving && WEXITSTATUS(status) == EX_OK)
+	else if (slot->is_leaving && WEXITSTATUS(status) == EX_OK)
 		shm_board_count(board, SHM_BOARD_EVENT_worker_retired);
 	else
 		shm_board_count(board, SHM_BOARD_EVENT_worker_exit);
@@ -101,7 +104,7 @@ worker_reaped(struct master_supervisor *supervisor, uint32_t i, int status)
 	if (!is_orderly && supervisor->phase <= MASTER_PHASE_DRAINING &&
 	    supervisor->cache.cache != NULL)
 		supervisor->audit.start_us = shm_clock_us();
-	worker_count(board, status, was_leaving);
+	worker_count(board, slot, status);
 	if (supervisor->phase == MASTER_PHASE_RUNNING && is_first &&
 	    master_slot_is_hopeless(status)) {
 		master_supervise_give_up(supervisor, pid, WEXITSTATUS(status));
@@ -113,9 +116,11 @@ worker_reaped(struct master_supervisor *supervisor, uint32_t i, int status)
 	if (!is_orderly)
 		shm_board_set(
 		    block->restarts, shm_board_get(block->restarts) + 1);
+	if (slot->is_stuck)
+		slot->failures = 0; /* the watchdog is slow enough */
 	if (!was_leaving || !is_orderly)
 		child_died(supervisor, slot, pid, status);
-	slot->is_leaving = false;
+	slot->is_leaving = slot->is_stuck = false;
 }
 
 static void
@@ -239,6 +244,8 @@ start_worker(struct master_supervisor *supervisor, uint32_t i, uint64_t now_us)
 	}
 	slot->pid = pid;
 	slot->started_us = now_us;
+	slot->watch = (struct master_watch){.heartbeat_us = 0};
+	slot->is_stuck = false;
 	slot->generation = supervisor->generation;
 	slot->drain_ms = supervisor->heritage->options->worker.drain_timeout_ms;
 	shm_board_set(block->born_us, now_us);
@@ -280,6 +287,8 @@ start_ops(struct master_supervisor *supervisor, uint64_t now_us)
 	}
 	slot->pid = pid;
 	slot->started_us = now_us;
+	slot->watch = (struct master_watch){.heartbeat_us = 0};
+	slot->is_stuck = false;
 	shm_board_set(block->started_us, now_us);
 	shm_board_set(block->pid, pid);
 }

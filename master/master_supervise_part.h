@@ -56,7 +56,8 @@ struct master_supervisor {
 	uint32_t generation;	  /* of the settings in use */
 	uint32_t generations;	  /* how many there were */
 	struct master_roll roll;
-	bool helpers_told; /* ops and the audit: to end */
+	uint64_t watched_us; /* the watchdog's last look */
+	bool helpers_told;   /* ops and the audit: to end */
 	struct master_cache cache;
 	struct master_throttle throttle;
 };
@@ -117,6 +118,12 @@ uint32_t
 master_supervise_roll_extra(const struct master_supervisor *supervisor);
 /* Go on with it.  When to look again; UINT64_MAX: it is over. */
 uint64_t master_supervise_roll_tick(
+    struct master_supervisor *supervisor, uint64_t now_us);
+
+/* ---- master_supervise_watch.c */
+
+/* Look whether everybody lives, and kill who does not.  When to look again. */
+uint64_t master_supervise_watch_tick(
     struct master_supervisor *supervisor, uint64_t now_us);
 
 /* ---- master_supervise_child.c */

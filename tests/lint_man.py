@@ -231,7 +231,7 @@ def check_flags():
 
 def check_signals():
     code = sources("master/", "worker/worker_loop.c", "worker/worker_main.c")
-    ignored = {"SIGPIPE", "SIGKILL", "SIGCHLD", "SIGABRT", "SIGIO"}
+    ignored = {"SIGPIPE", "SIGKILL", "SIGCHLD", "SIGABRT", "SIGCONT", "SIGIO"}
     handled = set(re.findall(r"\bSIG(?!_)[A-Z]+[0-9]?\b", code)) - ignored
     pages = set(items(section(page("booksd.8"), "SIGNALS"), "Dv"))
     same(handled, pages, "booksd(8)",
