@@ -7,7 +7,7 @@
 
 #include "master/master_handover.h"
 
-#define DISCARD_MAX 1024 /* more than a socket holds */
+#define PASS_MAX 1024 /* more than a socket holds */
 
 int
 master_handover_open(struct master_handover *handover)
@@ -68,33 +68,52 @@ master_handover_take(const struct master_handover *handover, uint32_t slot,
 	options->handover_own = handover->receive_fd[slot];
 }
 
+/* Its descriptor, or -1. */
+static int
+note_fd(const struct msghdr *message)
+{
+	const struct cmsghdr *cmsg = CMSG_FIRSTHDR(message);
+	int fd;
+
+	if (cmsg == NULL || cmsg->cmsg_level != SOL_SOCKET ||
+	    cmsg->cmsg_type != SCM_RIGHTS ||
+	    cmsg->cmsg_len != CMSG_LEN(sizeof(int)))
+		return -1;
+	memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
+	return fd;
+}
+
 void
-master_handover_discard(const struct master_handover *handover, uint32_t slot)
+master_handover_pass(
+    const struct master_handover *handover, uint32_t from, uint32_t to)
 {
 	union {
 		struct cmsghdr header;
 		char space[CMSG_SPACE(sizeof(int))];
 	} control;
-	char note[64];
-	struct iovec part = {note, sizeof(note)};
+	char note[64]; /* the workers' own business */
 
-	for (uint32_t i = 0; i < DISCARD_MAX; i++) {
+	for (uint32_t i = 0; i < PASS_MAX; i++) {
+		struct iovec part = {note, sizeof(note)};
 		struct msghdr message = {.msg_iov = &part,
 		    .msg_iovlen = 1,
 		    .msg_control = control.space,
 		    .msg_controllen = sizeof(control.space)};
-		const struct cmsghdr *cmsg;
+		ssize_t n;
 		int fd;
 
-		if (recvmsg(handover->receive_fd[slot], &message,
-			MSG_DONTWAIT | MSG_CMSG_CLOEXEC) == -1)
+		n = recvmsg(handover->receive_fd[from], &message,
+		    MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+		if (n == -1)
 			return;
-		cmsg = CMSG_FIRSTHDR(&message);
-		if (cmsg == NULL || cmsg->cmsg_level != SOL_SOCKET ||
-		    cmsg->cmsg_type != SCM_RIGHTS ||
-		    cmsg->cmsg_len != CMSG_LEN(sizeof(int)))
+		fd = note_fd(&message);
+		if (fd == -1)
 			continue;
-		memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
+		part.iov_len = (size_t)n;
+		/* A full queue: the client is idle, and sees an end. */
+		if (to != from)
+			(void)sendmsg(handover->send_fd[to], &message,
+			    MSG_DONTWAIT | MSG_NOSIGNAL);
 		close(fd);
 	}
 }

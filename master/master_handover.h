@@ -23,9 +23,9 @@ void master_handover_take(const struct master_handover *handover, uint32_t slot,
 /* In another child: close all. */
 void master_handover_forget(const struct master_handover *handover);
 
-/* The worker of a slot has ended: close what it was sent last and did not
- * take.  The clients are idle and see an end. */
-void
-master_handover_discard(const struct master_handover *handover, uint32_t slot);
+/* The worker of a slot has ended: what it was sent last and did not take goes
+ * to another one.  to == from: nobody is there, it is closed. */
+void master_handover_pass(
+    const struct master_handover *handover, uint32_t from, uint32_t to);
 
 #endif

@@ -83,6 +83,30 @@ worker_count(
 		shm_board_count(board, SHM_BOARD_EVENT_worker_exit);
 }
 
+/* Connections that were on their way to a worker that has died: to the one with
+ * the fewest; without any they wait for its successor, if there is to be one.
+ */
+static void
+handover_pass(struct master_supervisor *supervisor, uint32_t from)
+{
+	struct shm_board *board = supervisor->heritage->board;
+	uint32_t least = UINT32_MAX, to = from;
+
+	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++) {
+		const struct shm_board_worker *block = &board->worker[i];
+		uint32_t count = shm_board_get(block->connections);
+
+		if (i == from || count >= least ||
+		    shm_board_get(block->state) != SHM_BOARD_SERVING)
+			continue;
+		least = count;
+		to = i;
+	}
+	if (to != from || supervisor->phase != MASTER_PHASE_RUNNING ||
+	    supervisor->worker[from].is_leaving)
+		master_handover_pass(supervisor->heritage->handover, from, to);
+}
+
 static void
 worker_reaped(struct master_supervisor *supervisor, uint32_t i, int status)
 {
@@ -98,7 +122,7 @@ worker_reaped(struct master_supervisor *supervisor, uint32_t i, int status)
 	slot->pid = 0;
 	slot->is_first = false;
 	shm_board_worker_reset(board, i);
-	master_handover_discard(supervisor->heritage->handover, i);
+	handover_pass(supervisor, i);
 	master_cache_reaped(
 	    &supervisor->cache, shm_task_slot(board, i), shm_clock_us());
 	if (!is_orderly && supervisor->phase <= MASTER_PHASE_DRAINING &&
