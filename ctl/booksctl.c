@@ -45,6 +45,7 @@ const struct ctl_command ctl_commands[] = {
 	"have booksd read its settings again", false},
     {"status", ctl_status, "[-S PATH] [--json]", "show what booksd is doing",
 	false},
+    {"top", ctl_top, "[-S PATH]", "watch booksd on a terminal", false},
     {"version", command_version, "", "print the version", false},
     {"workers", ctl_workers, "[-S PATH] [--no-wait] [N | +N | -N]",
 	"show or set how many workers there are", false},

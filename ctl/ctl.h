@@ -49,6 +49,7 @@ int ctl_log(const struct ctl *ctl, int argc, char **argv);
 int ctl_migrate(const struct ctl *ctl, int argc, char **argv);
 int ctl_reload(const struct ctl *ctl, int argc, char **argv);
 int ctl_status(const struct ctl *ctl, int argc, char **argv);
+int ctl_top(const struct ctl *ctl, int argc, char **argv);
 int ctl_workers(const struct ctl *ctl, int argc, char **argv);
 
 /* "booksctl: " and a message on standard error. */

@@ -18,6 +18,7 @@ build pkg-config         cmd:pkg-config
 build libcurl4-openssl-dev pc:libcurl
 build libjansson-dev     pc:jansson
 build libmicrohttpd-dev  pc:libmicrohttpd
+build libncurses-dev     pc:ncursesw
 build libpq-dev          pc:libpq
 build liburing-dev       pc:liburing
 build systemtap-sdt-dev  cmd:dtrace
