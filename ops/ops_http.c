@@ -31,6 +31,7 @@
 #include "ops/ops_guard.h"
 #include "ops/ops_health.h"
 #include "ops/ops_metrics.h"
+#include "ops/ops_page.h"
 #include "ops/ops_status.h"
 
 #define CONNECTIONS_MAX	 16
@@ -49,6 +50,7 @@ static const struct route {
 	enum MHD_Result (*run)(const struct ops_request *request);
 	bool needs_cache;
 } routes[] = {
+    {"/", "GET, HEAD", ops_page, false},
     {"/cache", "GET, HEAD", ops_cache_status, true},
     {"/cache/flush", "POST", ops_cache_flush, true},
     {"/cache/keys", "GET", ops_cache_keys, true},
