@@ -121,8 +121,10 @@ show_cache(const json_t *root)
 		printf("off\n");
 		return;
 	}
-	printf("%.1f %% hits, %s entries, %s of %s\n",
-	    100 * ctl_answer_measure(cache, "hitRatio"),
+	if (json_is_number(json_object_get(cache, "hitRatio")))
+		printf("%.1f %% hits, ",
+		    100 * ctl_answer_measure(cache, "hitRatio"));
+	printf("%s entries, %s of %s\n",
 	    ctl_text_grouped(ctl_answer_figure(cache, "entries"), entries),
 	    ctl_text_size(ctl_answer_figure(cache, "usedBytes"), used),
 	    ctl_text_size(ctl_answer_figure(cache, "dataBytes"), size));

@@ -54,10 +54,6 @@ t.check(t.booksctl("migrate", database=migrated).returncode == 0, "migrate")
 def _():
     with t.Booksd({"database": migrated}, wait="readyz") as server:
         control = server.control
-        with t.Raw(server.control) as client:
-            if client.request("GET", "/status.json").status == 404:
-                t.skip("/status.json is not served here yet")
-
         def probe():
             found = check_or_none(migrated, server.control)
             return found if found and all(

@@ -33,16 +33,9 @@ def start(**settings):
                      "drain_delay": "0", **settings}, wait="readyz")
 
 
-def has(server, target):
-    with t.Raw(server.control) as client:
-        return client.request("GET", target).status == 200
-
-
 # ---- health, flush, drain
 
 with start() as server:
-    HAS_STATUS = has(server, "/status.json")
-
     @t.case("health says ready and alive, quietly too")
     def _():
         t.equal(ctl(server, "health").stdout, "ready\n", "output")
@@ -145,10 +138,7 @@ def real_cases():
             ctl(other, "health")
 
 
-if HAS_STATUS:
-    real_cases()
-else:
-    t.diag("/status.json is not served here yet")
+real_cases()
 
 
 # ---- what another could answer

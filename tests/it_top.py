@@ -380,7 +380,9 @@ def _():
 @t.case("without a terminal, or on an unknown one, it says so")
 def _():
     t.equal(t.booksctl("top").returncode, USAGE, "no terminal")
-    with Top("/none", TERM="no-such-terminal") as top:
+    # newterm(3) leaks when it fails
+    with Top("/none", TERM="no-such-terminal",
+             ASAN_OPTIONS="detect_leaks=0") as top:
         top.end(UNAVAILABLE)
         t.check("TERM=no-such-terminal" in top.text(), top.text())
 
@@ -390,9 +392,6 @@ def _():
     with t.Postgres() as pg, \
             t.Booksd({"database": pg.conninfo, "workers": 2},
                      wait="readyz") as server:
-        with t.Raw(server.control) as client:
-            if client.request("GET", "/status.json").status == 404:
-                t.skip("/status.json is not served here yet")
         with t.Load(server.address, 4, ["/"]), Top(server.control) as top:
             for pid in server.worker_pids():
                 top.wait_for(rf" {pid} serving")
