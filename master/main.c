@@ -137,7 +137,7 @@ log_start(const struct master_heritage *heritage)
 	    LOG_INT("database_connections", options.database_connections),
 	    LOG_INT("database_connections_per_worker",
 		master_rules_share(
-		    &options, options.workers, options.workers - 1)),
+		    &options, options.workers_max, options.workers_max - 1)),
 	    LOG_INT("cache_bytes", cache.data_bytes),
 	    LOG_INT("cache_segments", cache.segments_count),
 	    LOG_STR("control_socket", control[0] != '\0' ? control : "off"),
@@ -198,8 +198,8 @@ make_memory(struct master_heritage *heritage)
 	heritage->board = &heritage->task->half[0];
 	shm_task_half_begin(heritage->board, getpid());
 	shm_board_set(heritage->board->workers_wanted, options.workers);
-	shm_board_set(heritage->board->workers_min, options.workers);
-	shm_board_set(heritage->board->workers_max, options.workers);
+	shm_board_set(heritage->board->workers_min, options.workers_min);
+	shm_board_set(heritage->board->workers_max, options.workers_max);
 	shm_board_source_set(heritage->board, options.workers_source);
 	shm_board_set(heritage->board->cpu.millicpus, options.limit_millicpus);
 	if (options.cache_bytes == 0)
@@ -225,7 +225,7 @@ supervise(struct master_listen *listen, const struct master_control *control,
 	    .handover = &handover,
 	    .command_fd = -1,
 	    .orders_fd = -1,
-	    .shares = options.workers,
+	    .shares = options.workers_max,
 	    .master = getpid(),
 	};
 	int code = make_memory(&heritage);

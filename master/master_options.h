@@ -22,7 +22,7 @@ struct master_options {
 	struct worker_log_options log;
 	struct master_list listen;
 	struct master_list io_uring_without;
-	uint32_t workers;	       /* 0: auto, until it is decided */
+	uint32_t workers; /* to begin with; as set, until it is decided */
 	uint32_t database_connections; /* of all workers; 0: auto, likewise */
 	uint64_t cache_bytes;	       /* 0: no cache */
 	uint32_t cache_heartbeat_ms;
@@ -39,6 +39,8 @@ struct master_options {
 	const char *admin_token;    /* secret; "": nobody has one */
 
 	/* decided by master_rules_check() */
+	uint32_t workers_min; /* equal to max: a fixed number */
+	uint32_t workers_max;
 	char workers_source[160];     /* why so many, for the log */
 	bool admin_listen_is_default; /* nobody gave it */
 	bool workers_is_auto;	      /* they follow the limit of the CPUs */

@@ -87,6 +87,7 @@ check_database(struct master_settings *settings)
 static void
 decide_workers(struct master_options *options)
 {
+	uint32_t most = MASTER_VALUE_MOST(options->workers);
 	const struct ops_ecs_task *task = master_ecs_task();
 	struct master_sizing sizing;
 
@@ -94,12 +95,16 @@ decide_workers(struct master_options *options)
 	    task != NULL ? task->millicpus : 0, &sizing);
 	options->limit_millicpus = sizing.millicpus;
 	options->workers_is_auto = options->workers == 0;
-	if (options->workers > 0) {
+	options->workers = MASTER_VALUE_LEAST(options->workers);
+	if (options->workers == 0)
+		options->workers = sizing.workers;
+	options->workers_min = options->workers;
+	options->workers_max = most > 0 ? most : options->workers;
+	if (!options->workers_is_auto) {
 		snprintf(options->workers_source,
 		    sizeof(options->workers_source), "setting");
 		return;
 	}
-	options->workers = sizing.workers;
 	memcpy(options->workers_source, sizing.source, sizeof(sizing.source));
 }
 
@@ -110,13 +115,14 @@ decide_connections(struct master_settings *settings)
 
 	if (options->database_connections == 0)
 		options->database_connections =
-		    options->workers * DB_CONNECTIONS_AUTO;
+		    options->workers_max * DB_CONNECTIONS_AUTO;
 	if (options->database_connections <
-	    options->workers * DB_CONNECTIONS_LEAST)
+	    options->workers_max * DB_CONNECTIONS_LEAST)
 		master_settings_refuse(settings,
 		    MASTER_SETTING_database_connections,
-		    "%u workers need at least %u connections", options->workers,
-		    options->workers * DB_CONNECTIONS_LEAST);
+		    "%u workers need at least %u connections",
+		    options->workers_max,
+		    options->workers_max * DB_CONNECTIONS_LEAST);
 }
 
 void

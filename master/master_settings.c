@@ -300,6 +300,7 @@ store(struct master_settings *settings, const struct master_setting *setting,
 	case MASTER_TYPE_BOOL:
 	case MASTER_TYPE_COUNT:
 	case MASTER_TYPE_COUNT_AUTO:
+	case MASTER_TYPE_WORKERS:
 	case MASTER_TYPE_SIZE:
 	case MASTER_TYPE_DURATION:
 	case MASTER_TYPE_ENUM:

@@ -119,7 +119,7 @@
 	    "user to become after the sockets are open")                       \
 	MASTER_SETTING(worker_watchdog, DURATION, worker.watchdog_ms, "2s", 0, \
 	    3600000, "", "a worker stuck for so long is killed; 0: never")     \
-	MASTER_SETTING(workers, COUNT_AUTO, workers, "auto", 1,                \
+	MASTER_SETTING(workers, WORKERS, workers, "auto", 1,                   \
 	    SHM_BOARD_WORKERS_MAX, "processes",                                \
 	    "worker processes (auto: one per usable CPU)")
 
@@ -164,6 +164,7 @@ enum master_setting_type {
 	MASTER_TYPE_BOOL,
 	MASTER_TYPE_COUNT,
 	MASTER_TYPE_COUNT_AUTO,
+	MASTER_TYPE_WORKERS, /* auto, N or MIN..MAX: MASTER_VALUE_RANGE() */
 	MASTER_TYPE_SIZE,
 	MASTER_TYPE_DURATION,
 	MASTER_TYPE_ENUM,

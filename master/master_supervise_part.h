@@ -8,6 +8,7 @@
 
 #include "master/master_cache.h"
 #include "master/master_orders.h"
+#include "master/master_scale.h"
 #include "master/master_slot.h"
 #include "master/master_supervise.h"
 #include "master/master_throttle.h"
@@ -56,6 +57,8 @@ struct master_supervisor {
 	uint32_t generation;	  /* of the settings in use */
 	uint32_t generations;	  /* how many there were */
 	struct master_roll roll;
+	struct master_scale scale;
+	uint64_t scaled_us;  /* the last look at the load */
 	uint64_t watched_us; /* the watchdog's last look */
 	bool helpers_told;   /* ops and the audit: to end */
 	struct master_cache cache;

@@ -39,6 +39,7 @@ use(struct master_supervisor *supervisor, struct master_settings *settings)
 {
 	struct master_heritage *heritage = supervisor->heritage;
 	const struct master_options *options = settings->options;
+	uint32_t wanted;
 
 	heritage->settings = settings;
 	heritage->options = options;
@@ -46,9 +47,16 @@ use(struct master_supervisor *supervisor, struct master_settings *settings)
 	if (heritage->cache != NULL)
 		master_cache_policy(heritage->cache, options);
 	shm_board_source_set(heritage->board, options->workers_source);
-	shm_board_set(heritage->board->workers_min, options->workers);
-	shm_board_set(heritage->board->workers_max, options->workers);
-	master_supervise_resize(supervisor, options->workers, "reload");
+	shm_board_set(heritage->board->workers_min, options->workers_min);
+	shm_board_set(heritage->board->workers_max, options->workers_max);
+	supervisor->scale = (struct master_scale){.busy_us = 0};
+	/* Within a range it stays as it is. */
+	wanted = supervisor->wanted;
+	if (wanted < options->workers_min)
+		wanted = options->workers_min;
+	if (wanted > options->workers_max)
+		wanted = options->workers_max;
+	master_supervise_resize(supervisor, wanted, "reload");
 }
 
 static bool

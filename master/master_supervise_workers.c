@@ -25,7 +25,8 @@
 
 #include "master/master_supervise_part.h"
 
-#define LEAVE_GRACE_US 500000 /* after drain_timeout */
+#define SCALE_PERIOD_US 1000000
+#define LEAVE_GRACE_US	500000 /* after drain_timeout */
 
 /* ---- counting */
 
@@ -94,7 +95,7 @@ static void
 want(struct master_supervisor *supervisor, uint32_t wanted)
 {
 	struct master_heritage *heritage = supervisor->heritage;
-	uint32_t usual = heritage->options->workers;
+	uint32_t usual = heritage->options->workers_max;
 
 	supervisor->wanted = wanted;
 	/* The budget of connections is divided among as many as there may be
@@ -268,6 +269,50 @@ overdue_tick(struct master_supervisor *supervisor, uint64_t now_us)
 	return at_us;
 }
 
+/* What part of the time those who serve are busy, in the mean. */
+static uint32_t
+busy_permille(const struct master_supervisor *supervisor)
+{
+	const struct shm_board *board = supervisor->heritage->board;
+	uint64_t sum = 0;
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++) {
+		uint32_t busy = shm_board_get(board->worker[i].busy_permille);
+
+		if (shm_board_get(board->worker[i].state) != SHM_BOARD_SERVING)
+			continue;
+		sum += busy < 1000 ? busy : 1000;
+		count++;
+	}
+	return count > 0 ? (uint32_t)(sum / count) : 0;
+}
+
+/* workers = MIN..MAX: follow the load, never beyond the CPUs. */
+static uint64_t
+scale_tick(struct master_supervisor *supervisor, uint64_t now_us)
+{
+	const struct master_options *options = supervisor->heritage->options;
+	uint32_t bounds[2] = {options->workers_min, options->workers_max};
+	uint32_t cpus = supervisor->throttle.sizing.workers;
+	int step;
+
+	if (bounds[0] == bounds[1] || supervisor->is_resting ||
+	    supervisor->roll.is_under_way)
+		return UINT64_MAX; /* a roll has its own ticks */
+	if (now_us < supervisor->scaled_us + SCALE_PERIOD_US)
+		return supervisor->scaled_us + SCALE_PERIOD_US;
+	supervisor->scaled_us = now_us;
+	if (cpus > 0 && bounds[1] > cpus)
+		bounds[1] = cpus > bounds[0] ? cpus : bounds[0];
+	step = master_scale_step(&supervisor->scale, busy_permille(supervisor),
+	    supervisor->wanted, bounds, now_us);
+	if (step != 0)
+		master_supervise_step(
+		    supervisor, step, step > 0 ? "busy" : "idle");
+	return now_us + SCALE_PERIOD_US;
+}
+
 uint64_t
 master_supervise_workers_tick(
     struct master_supervisor *supervisor, uint64_t now_us)
@@ -277,7 +322,9 @@ master_supervise_workers_tick(
 	if (supervisor->phase != MASTER_PHASE_RUNNING)
 		return UINT64_MAX; /* the phases have their own deadlines */
 	balance(supervisor, now_us);
-	at_us = master_supervise_roll_tick(supervisor, now_us);
+	at_us = master_supervise_sooner(
+	    master_supervise_roll_tick(supervisor, now_us),
+	    scale_tick(supervisor, now_us));
 	return master_supervise_sooner(at_us, overdue_tick(supervisor, now_us));
 }
 

@@ -89,6 +89,27 @@ parse_choice(const char *text, const char *choices, uint64_t *number)
 	}
 }
 
+/* MIN..MAX, both within the limits. */
+static bool
+parse_range(
+    const struct master_setting *setting, const char *text, uint64_t *number)
+{
+	const char *dots = strstr(text, "..");
+	uint64_t least, most;
+	char first[16];
+
+	if ((size_t)(dots - text) >= sizeof(first))
+		return false;
+	memcpy(first, text, (size_t)(dots - text));
+	first[dots - text] = '\0';
+	if (!parse_number(first, counts, &least) ||
+	    !parse_number(dots + 2, counts, &most) || least < setting->min ||
+	    least > most || most > setting->max)
+		return false;
+	*number = MASTER_VALUE_RANGE(least, most);
+	return true;
+}
+
 bool
 master_value_number(
     const struct master_setting *setting, const char *text, uint64_t *number)
@@ -101,6 +122,10 @@ master_value_number(
 		return parse_bool(text, number);
 	case MASTER_TYPE_ENUM:
 		return parse_choice(text, setting->unit, number);
+	case MASTER_TYPE_WORKERS:
+		if (strstr(text, "..") != NULL)
+			return parse_range(setting, text, number);
+		/* fall through */
 	case MASTER_TYPE_COUNT_AUTO:
 		if (strcmp(text, "auto") == 0) {
 			*number = 0;
@@ -210,17 +235,18 @@ print_range(
     const struct master_setting *setting, const struct unit *units, char *need)
 {
 	char min[32], max[32];
-	bool has_auto = setting->type == MASTER_TYPE_COUNT_AUTO;
+	bool has_range = setting->type == MASTER_TYPE_WORKERS;
+	bool has_auto = setting->type == MASTER_TYPE_COUNT_AUTO || has_range;
 	bool is_size = setting->type == MASTER_TYPE_SIZE;
 
 	print_number(setting->min, units, min);
 	print_number(setting->max, units, max);
-	snprintf(need, MASTER_VALUE_NEED_BYTES, "%s%s to %s%s%s",
+	snprintf(need, MASTER_VALUE_NEED_BYTES, "%s%s to %s%s%s%s",
 	    has_auto ? "auto or " : "", min, max,
 	    is_size		       ? " (bytes, KiB, MiB, GiB)"
 	    : setting->unit[0] != '\0' ? " "
 				       : " (ms, s, m, h)",
-	    setting->unit);
+	    setting->unit, has_range ? ", or MIN..MAX" : "");
 }
 
 void
@@ -247,6 +273,7 @@ master_value_need(
 		return;
 	case MASTER_TYPE_COUNT:
 	case MASTER_TYPE_COUNT_AUTO:
+	case MASTER_TYPE_WORKERS:
 		print_range(setting, counts, need);
 		return;
 	case MASTER_TYPE_SIZE:

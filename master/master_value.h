@@ -9,6 +9,11 @@
 
 #define MASTER_VALUE_NEED_BYTES 200
 
+/* MIN..MAX as one number; a number alone has most 0. */
+#define MASTER_VALUE_RANGE(least, most) ((least) | (most) << 16)
+#define MASTER_VALUE_LEAST(number)	((number)&0xffff)
+#define MASTER_VALUE_MOST(number)	((number) >> 16)
+
 /* Types with a number (BOOL and ENUM have one, "auto" is 0): the number, when
  * text is one within the limits. */
 bool master_value_number(const struct master_setting *setting, const char *text,

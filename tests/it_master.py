@@ -175,7 +175,7 @@ def _():
             f"(from {path}:3)",
             "booksd: there is no setting 'greetng', did you mean 'greeting'? "
             "(from environment BOOKS_GREETNG)",
-            "booksd: workers=999: need auto or 1 to 31 processes (from -o)",
+            "booksd: workers=999: need auto or 1 to 31 processes, or MIN..MAX (from -o)",
             "booksd: there is no setting 'wrokers', did you mean 'workers'? "
             "(from -o)"):
         t.check(line + "\n" in err, f"{line} in {err}")

@@ -1,16 +1,19 @@
-"""Goal: an idle connection costs at most 1 KiB of a worker's memory.
+"""Goal: an idle connection costs at most 1 KiB of a worker's memory, and the
+master at most 2 MiB, after reloads too.
 
 Method: one worker; 64 connections warm it up and leave, then 1,000 connections
 make a request each and stay idle.  What counts is anonymous memory (PSS) plus
 private dirty pages of file mappings, before and after.  Skipped under a
 sanitizer, whose shadow memory would be measured instead.
 """
+import signal
 import time
 
 import booksd_test as t
 
 IDLE = 1000
 BYTES_MAX = 1024
+MASTER_BYTES_MAX = 2 << 20
 
 if t.is_sanitized():
     t.skip_all("a sanitizer's memory is not the program's")
@@ -59,4 +62,18 @@ for backend in t.backends():
             each = (after - before) / IDLE
             t.diag(f"{before} -> {after} bytes: {each:.0f} a connection")
             t.check(each <= BYTES_MAX, f"{each:.0f} bytes a connection")
+with t.case(f"the master costs at most {MASTER_BYTES_MAX} bytes"):
+    with t.Booksd({"database": "host=127.0.0.1 port=1",
+                   "migrate_on_start": "off", "workers": 2,
+                   "drain_delay": "0s"}) as server:
+        with t.Load(server.address, 16, ["/"]) as load:
+            load.wait_for(500)
+            load.stop()
+        for count in range(1, 6):
+            server.send_signal(signal.SIGHUP)
+            t.eventually(lambda at=count: len(server.errors("reloaded")) ==
+                         at, "it is reloaded", 30)
+        cost = memory(server.pid)
+        t.diag(f"master: {cost} bytes")
+        t.check(cost <= MASTER_BYTES_MAX, f"{cost} bytes")
 t.done()

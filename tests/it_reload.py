@@ -178,7 +178,7 @@ def _():
         config.write(greeting="second", drain_delay="1h", workers="many",
                      wrokers="1")
         refuse(server,
-               "booksd: workers=many: need auto or 1 to 31 processes (from "
+               "booksd: workers=many: need auto or 1 to 31 processes, or MIN..MAX (from "
                f"{config.path}:3)",
                "booksd: there is no setting 'wrokers', did you mean "
                f"'workers'? (from {config.path}:8)")

@@ -235,4 +235,17 @@ def _():
         t.equal(server.stop(), 0)
 
 
+@t.case("a range begins at its least, and an idle one stays there")
+def _():
+    with t.Booksd({**BASIC, "workers": "1..2"}) as server:
+        is_count(server, 1)
+        server.send_signal(signal.SIGTTIN)
+        is_count(server, 2)
+        server.send_signal(signal.SIGTTOU)
+        is_count(server, 1)
+        t.equal([line[0] for line in resizes(server)],
+                ["SIGTTIN", "SIGTTOU"], "nobody else changed it")
+        t.equal(server.stop(), 0)
+
+
 t.done()
