@@ -33,6 +33,8 @@
 #include "master/master_rules.h"
 #include "master/master_secret.h"
 #include "master/master_supervise.h"
+#include "master/master_takeover.h"
+#include "master/master_upgrade.h"
 
 extern char **environ;
 
@@ -178,7 +180,11 @@ open_pid_file(void)
 static int
 make_memory(struct master_heritage *heritage)
 {
-	heritage->task = shm_task_new(&heritage->task_fd);
+	struct master_takeover *takeover = heritage->takeover;
+
+	heritage->task = master_takeover_task(takeover, &heritage->task_fd);
+	if (heritage->task == NULL)
+		heritage->task = shm_task_new(&heritage->task_fd);
 	if (heritage->task == NULL) {
 		fprintf(
 		    stderr, "booksd: no shared memory: %s\n", strerror(errno));
@@ -195,7 +201,7 @@ make_memory(struct master_heritage *heritage)
 		    strerror(errno));
 		return EX_OSERR;
 	}
-	heritage->board = &heritage->task->half[0];
+	heritage->board = &heritage->task->half[takeover->half];
 	shm_task_half_begin(heritage->board, getpid());
 	shm_board_set(heritage->board->workers_wanted, options.workers);
 	shm_board_set(heritage->board->workers_min, options.workers_min);
@@ -204,7 +210,11 @@ make_memory(struct master_heritage *heritage)
 	shm_board_set(heritage->board->cpu.millicpus, options.limit_millicpus);
 	if (options.cache_bytes == 0)
 		return EX_OK;
-	heritage->cache = master_cache_new(&options);
+	heritage->cache = master_takeover_cache(takeover);
+	if (heritage->cache != NULL)
+		master_cache_policy(heritage->cache, &options);
+	else
+		heritage->cache = master_cache_new(&options);
 	if (heritage->cache != NULL)
 		return EX_OK;
 	fprintf(stderr, "booksd: no memory for a cache_size of %ju bytes: %s\n",
@@ -213,8 +223,8 @@ make_memory(struct master_heritage *heritage)
 }
 
 static int
-supervise(struct master_listen *listen, const struct master_control *control,
-    const struct master_admin *admin)
+supervise(struct master_listen *listen, struct master_control *control,
+    struct master_admin *admin, struct master_takeover *takeover)
 {
 	struct master_heritage heritage = {
 	    .options = &options,
@@ -222,6 +232,7 @@ supervise(struct master_listen *listen, const struct master_control *control,
 	    .listen = listen,
 	    .control = control,
 	    .admin = admin,
+	    .takeover = takeover,
 	    .handover = &handover,
 	    .command_fd = -1,
 	    .orders_fd = -1,
@@ -251,11 +262,13 @@ supervise(struct master_listen *listen, const struct master_control *control,
 /* Those that were given, and those of the settings. */
 static int
 open_sockets(struct master_listen *listen, struct master_control *control,
-    struct master_admin *admin)
+    struct master_admin *admin, struct master_takeover *takeover)
 {
 	static struct master_inherit given;
-	int code = master_inherit_activation(&given, stderr);
+	int code = master_takeover_read(takeover, &given, stderr);
 
+	if (code == EX_OK && takeover->state == MASTER_TAKEOVER_NONE)
+		code = master_inherit_activation(&given, stderr);
 	if (code == EX_OK && given.listen.count > 0)
 		master_listen_adopt(listen, &given.listen);
 	else if (code == EX_OK)
@@ -273,31 +286,42 @@ open_sockets(struct master_listen *listen, struct master_control *control,
 	return code;
 }
 
+/* Who takes over from another is there already. */
+static int
+go_to_background(bool is_there)
+{
+	return is_there ? chdir("/") : master_daemon_detach();
+}
+
 static int
 run(bool foreground, int argc, char **argv)
 {
 	static struct master_listen listen;
 	static struct master_control control = {.fd = -1};
 	static struct master_admin admin = {.local = {.fd = -1}};
+	static struct master_takeover takeover;
 	int code;
 
 	if (master_supervise_block_signals() == -1 ||
 	    master_reload_init(argc, argv) == -1 ||
+	    master_upgrade_init() == -1 ||
 	    master_daemon_raise_descriptors() == -1)
 		return EX_OSERR;
-	code = open_sockets(&listen, &control, &admin);
-	if (code == EX_OK && !foreground && master_daemon_detach() == -1) {
+	code = open_sockets(&listen, &control, &admin, &takeover);
+	if (code == EX_OK && !foreground &&
+	    go_to_background(takeover.state != MASTER_TAKEOVER_NONE) == -1) {
 		fprintf(stderr, "booksd: cannot go to the background: %s\n",
 		    strerror(errno));
 		code = EX_OSERR;
 	}
-	if (code == EX_OK)
+	/* The predecessor's, until it lets go. */
+	if (code == EX_OK && takeover.state == MASTER_TAKEOVER_NONE)
 		code = open_pid_file();
 	if (code == EX_OK) {
 		master_notify_init();
 		master_child_title_init(argc, argv);
 		master_child_title("booksd: master");
-		code = supervise(&listen, &control, &admin);
+		code = supervise(&listen, &control, &admin, &takeover);
 		master_daemon_pid_file_remove();
 	}
 	master_control_close(&control);

@@ -151,6 +151,13 @@ master_admin_forget(const struct master_admin *admin)
 }
 
 void
+master_admin_leave(struct master_admin *admin)
+{
+	master_control_leave(&admin->local);
+	master_listen_leave(&admin->tcp);
+}
+
+void
 master_admin_close(struct master_admin *admin)
 {
 	master_control_close(&admin->local);

@@ -36,6 +36,8 @@ void master_admin_adopt(
 
 /* In a child that is not ops: close our copies. */
 void master_admin_forget(const struct master_admin *admin);
+/* Another process has the sockets, too: a path is that one's to remove. */
+void master_admin_leave(struct master_admin *admin);
 /* The master's end: close, and remove the path if it is still ours. */
 void master_admin_close(struct master_admin *admin);
 

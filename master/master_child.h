@@ -9,6 +9,7 @@
 #include "master/master_admin.h"
 #include "master/master_handover.h"
 #include "master/master_options.h"
+#include "master/master_takeover.h"
 #include "shm/shm_secret.h"
 #include "shm/shm_task.h"
 
@@ -17,8 +18,9 @@ struct master_heritage {
 	const struct master_options *options; /* those of settings */
 	struct master_settings *settings;
 	const struct master_listen *listen;
-	const struct master_control *control;
-	const struct master_admin *admin;
+	struct master_control *control;
+	struct master_admin *admin;
+	struct master_takeover *takeover;
 	struct shm_task *task;
 	int task_fd;
 	struct shm_board *board; /* our half of task */

@@ -214,6 +214,12 @@ master_control_forget(const struct master_control *control)
 }
 
 void
+master_control_leave(struct master_control *control)
+{
+	control->path[0] = '\0';
+}
+
+void
 master_control_close(struct master_control *control)
 {
 	struct stat st;

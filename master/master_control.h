@@ -42,6 +42,8 @@ const char *master_control_open_path(struct master_control *control,
 
 /* In a child that is not ops: close our copy. */
 void master_control_forget(const struct master_control *control);
+/* Another process has the socket, too: its path is that one's to remove. */
+void master_control_leave(struct master_control *control);
 /* The master's end: close it and remove the path, if it is still ours. */
 void master_control_close(struct master_control *control);
 

@@ -430,6 +430,13 @@ remove_path(const struct master_listener *listener)
 }
 
 void
+master_listen_leave(struct master_listen *listen)
+{
+	for (uint32_t i = 0; i < listen->count; i++)
+		listen->listener[i].path[0] = '\0';
+}
+
+void
 master_listen_close(struct master_listen *listen)
 {
 	for (uint32_t i = 0; i < listen->count; i++) {

@@ -42,6 +42,9 @@ int master_listen_open(struct master_listen *listen,
 void master_listen_adopt(
     struct master_listen *listen, const struct master_inherit_sockets *given);
 
+/* Another process has the sockets, too: their paths are its to remove. */
+void master_listen_leave(struct master_listen *listen);
+
 /* Is the socket at a path that cannot be bound one that no living server has,
  * so that it may be removed?  False: errno says why not, EADDRINUSE or EEXIST
  * (it is no socket). */

@@ -45,6 +45,18 @@ master_reload_init(int argc, char **argv)
 	return 0;
 }
 
+char *const *
+master_reload_arguments(void)
+{
+	return sources.argv;
+}
+
+int
+master_reload_return(void)
+{
+	return sources.folder == -1 ? 0 : fchdir(sources.folder);
+}
+
 /* Everything that was said of it, a line an event. */
 static void
 log_errors(char *text)

@@ -13,6 +13,11 @@
  */
 int master_reload_init(int argc, char **argv) SHM_MUSTCHECK;
 
+/* For a program that starts as we did: the arguments, and the way back to the
+ * folder.  -1 with errno. */
+char *const *master_reload_arguments(void);
+int master_reload_return(void) SHM_MUSTCHECK;
+
 /*
  * All settings from their sources anew, checked, with those that cannot change
  * taken from current; what is kept though it was changed is a warning in the

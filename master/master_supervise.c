@@ -102,18 +102,24 @@ children_count(const struct master_supervisor *supervisor)
 
 /* ---- phases */
 
-/* From RUNNING to any other: nothing is started any more. */
+/* From RUNNING to any other. */
 static void
-leave_running(struct master_supervisor *supervisor)
+start_nothing(struct master_supervisor *supervisor)
 {
-	if (supervisor->phase != MASTER_PHASE_RUNNING)
-		return;
-	shm_board_set(supervisor->heritage->board->draining, 1);
 	supervisor->migrate.start_us = 0;
 	supervisor->ops.start_us = 0;
 	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++)
 		supervisor->worker[i].start_us = 0;
 	master_slot_kill(&supervisor->migrate, SIGTERM);
+}
+
+static void
+leave_running(struct master_supervisor *supervisor)
+{
+	if (supervisor->phase != MASTER_PHASE_RUNNING)
+		return;
+	start_nothing(supervisor);
+	shm_board_set(supervisor->heritage->board->draining, 1);
 	master_notify_send("STOPPING=1");
 }
 
@@ -136,6 +142,29 @@ master_supervise_drain(struct master_supervisor *supervisor)
 	    LOG_INT("drain_delay_ms", worker->drain_delay_ms),
 	    LOG_INT("drain_timeout_ms", worker->drain_timeout_ms), LOG_END);
 	kill_workers(supervisor, SIGTERM);
+}
+
+void
+master_supervise_leave(
+    struct master_supervisor *supervisor, bool is_ops_useless)
+{
+	uint64_t now_us = shm_clock_us();
+	uint64_t longest_us =
+	    (uint64_t)supervisor->heritage->options->worker.drain_timeout_ms *
+	    1000;
+
+	SHM_ASSERT(supervisor->phase == MASTER_PHASE_RUNNING);
+	/* Neither the board nor the manager is told of an end: the task goes
+	 * on, and who asks our workers hears that it is ready. */
+	start_nothing(supervisor);
+	supervisor->phase = MASTER_PHASE_DRAINING;
+	supervisor->close_listen_us = now_us;
+	supervisor->kill_us = now_us + longest_us + DRAIN_GRACE_US;
+	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++)
+		supervisor->worker[i].is_leaving = true;
+	kill_workers(supervisor, SIGHUP);
+	if (is_ops_useless)
+		master_slot_kill(&supervisor->ops, SIGTERM);
 }
 
 static void
@@ -199,21 +228,6 @@ master_supervise_give_up(
 
 /* ---- signals to us */
 
-static void
-say_unsupported(struct master_supervisor *supervisor, int number)
-{
-	uint64_t bit = UINT64_C(1) << number;
-	char name[16];
-
-	if ((supervisor->unsupported_said & bit) != 0)
-		return;
-	supervisor->unsupported_said |= bit;
-	snprintf(name, sizeof(name), "SIG%s", sigabbrev_np(number));
-	worker_log(WORKER_LOG_WARN, "signal_ignored",
-	    "this signal is not supported yet and changes nothing",
-	    LOG_STR("signal", name), LOG_END);
-}
-
 void
 master_supervise_reopen(struct master_supervisor *supervisor)
 {
@@ -254,12 +268,14 @@ handle_signal(struct master_supervisor *supervisor, int number)
 	case SIGHUP:
 		master_supervise_reload(supervisor);
 		break;
+	case SIGUSR2:
+		master_upgrade_begin(supervisor);
+		break;
 	case SIGWINCH:
 		master_supervise_rest(supervisor);
 		break;
 	default:
-		say_unsupported(supervisor, number);
-		break;
+		SHM_ASSERT(!"a signal that is awaited");
 	}
 }
 
@@ -268,8 +284,11 @@ handle_signal(struct master_supervisor *supervisor, int number)
 static void
 look_at_board(struct master_supervisor *supervisor)
 {
+	const struct master_heritage *heritage = supervisor->heritage;
+
 	if (supervisor->is_ready || supervisor->phase != MASTER_PHASE_RUNNING ||
-	    !shm_board_get(supervisor->heritage->board->served))
+	    !shm_board_get(heritage->board->served) ||
+	    !master_takeover_is_over(heritage->takeover))
 		return;
 	supervisor->is_ready = true;
 	master_notify_send("READY=1");
@@ -284,6 +303,10 @@ say_status(const struct master_supervisor *supervisor)
 	uint32_t serving = 0;
 	char text[64];
 
+	/* Of two masters one speaks. */
+	if (supervisor->upgrade.state == MASTER_UPGRADE_LEAVING ||
+	    !master_takeover_is_over(supervisor->heritage->takeover))
+		return;
 	for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++)
 		serving +=
 		    shm_board_get(board->worker[i].state) == SHM_BOARD_SERVING;
@@ -311,7 +334,7 @@ advance(struct master_supervisor *supervisor, uint64_t now_us)
 		supervisor->has_listeners = false;
 	}
 	if (supervisor->phase != MASTER_PHASE_KILLING &&
-	    now_us >= supervisor->kill_us)
+	    now_us >= supervisor->kill_us && children_count(supervisor) > 0)
 		kill_leftovers(supervisor);
 }
 
@@ -340,7 +363,8 @@ next_us(const struct master_supervisor *supervisor, uint64_t now_us)
 	if (supervisor->has_listeners && !supervisor->listen->is_lent)
 		at_us =
 		    master_supervise_sooner(at_us, supervisor->close_listen_us);
-	if (supervisor->phase != MASTER_PHASE_KILLING)
+	if (supervisor->phase != MASTER_PHASE_KILLING &&
+	    children_count(supervisor) > 0)
 		at_us = master_supervise_sooner(at_us, supervisor->kill_us);
 	return at_us;
 }
@@ -358,6 +382,10 @@ tick(struct master_supervisor *supervisor, uint64_t now_us)
 	at_us = master_supervise_workers_tick(supervisor, now_us);
 	at_us = master_supervise_sooner(
 	    at_us, master_supervise_watch_tick(supervisor, now_us));
+	at_us = master_supervise_sooner(
+	    at_us, master_takeover_tick(supervisor, now_us));
+	at_us = master_supervise_sooner(
+	    at_us, master_upgrade_tick(supervisor, now_us));
 	advance(supervisor, now_us);
 	at_us = master_supervise_sooner(
 	    at_us, master_cache_tick(&supervisor->cache, now_us));
@@ -443,11 +471,13 @@ master_supervise(struct master_heritage *heritage, struct master_listen *listen)
 	for (;;) {
 		master_supervise_reap(&supervisor);
 		if (supervisor.phase != MASTER_PHASE_RUNNING &&
-		    children_count(&supervisor) == 0)
+		    children_count(&supervisor) == 0 &&
+		    master_upgrade_may_end(&supervisor))
 			break;
 		master_supervise_obey(&supervisor);
 		turn(&supervisor);
 	}
 	master_listen_close(listen);
+	master_upgrade_end(&supervisor);
 	return supervisor.exit_code;
 }

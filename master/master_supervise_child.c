@@ -226,6 +226,8 @@ master_supervise_reap(struct master_supervisor *supervisor)
 			audit_reaped(supervisor, status);
 			continue;
 		}
+		if (master_upgrade_reaped(supervisor, pid, status))
+			continue;
 		/* Not found: an orphan that was given to us (I3). */
 		for (uint32_t i = 0; i < SHM_BOARD_SLOTS; i++)
 			if (supervisor->worker[i].pid == pid) {

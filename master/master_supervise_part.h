@@ -11,7 +11,9 @@
 #include "master/master_scale.h"
 #include "master/master_slot.h"
 #include "master/master_supervise.h"
+#include "master/master_takeover.h"
 #include "master/master_throttle.h"
+#include "master/master_upgrade.h"
 
 enum master_phase {
 	MASTER_PHASE_RUNNING = 0,
@@ -46,7 +48,6 @@ struct master_supervisor {
 	bool has_listeners;
 	uint64_t close_listen_us;
 	uint64_t kill_us;
-	uint64_t unsupported_said; /* a bit for each signal */
 	sigset_t signals;
 	uint32_t wanted; /* workers, while they do not rest */
 	bool is_resting; /* SIGWINCH: none is wanted for now */
@@ -63,6 +64,7 @@ struct master_supervisor {
 	bool helpers_told;   /* ops and the audit: to end */
 	struct master_cache cache;
 	struct master_throttle throttle;
+	struct master_upgrade upgrade;
 };
 
 /* ---- master_supervise.c */
@@ -70,6 +72,10 @@ struct master_supervisor {
 /* SIGTERM's and SIGUSR1's work, whoever asked for it. */
 void master_supervise_drain(struct master_supervisor *supervisor);
 void master_supervise_reopen(struct master_supervisor *supervisor);
+/* Another master serves: finish what we have, and end.  ops ends at once when
+ * the other's does its work. */
+void master_supervise_leave(
+    struct master_supervisor *supervisor, bool is_ops_useless);
 /* The sooner of two times; 0 is never. */
 static inline uint64_t
 master_supervise_sooner(uint64_t at_us, uint64_t when_us)
@@ -80,6 +86,13 @@ master_supervise_sooner(uint64_t at_us, uint64_t when_us)
 /* A child said that it can never work: end booksd with its exit code. */
 void master_supervise_give_up(
     struct master_supervisor *supervisor, pid_t pid, int code);
+
+/* ---- master_upgrade.c */
+
+/* The other half's master and its processes are dead: what they owned becomes
+ * nobody's. */
+void master_supervise_sweep_other(
+    struct master_supervisor *supervisor, uint64_t now_us);
 
 /* ---- master_supervise_workers.c */
 
