@@ -25,6 +25,7 @@
 #include <jansson.h>
 
 #include "worker/worker_log.h"
+#include "worker/worker_log_line.h"
 
 #define STUCK_S	   20 /* a child that still runs then was blocked */
 #define READ_BYTES (8 << 20)
@@ -206,6 +207,49 @@ a_request_has_its_fields_in_order(void **state)
 	    "\"bytes\":1789,\"duration_us\":456,\"database_us\":123,"
 	    "\"worker\":3}\n");
 	json_decref(json);
+}
+
+/* The other way to make the line, which escapes. */
+static void
+a_request_with_a_quote_has_the_same_fields(void **state)
+{
+	struct worker_log_access access = plain_request();
+	json_t *json;
+
+	(void)state;
+	access.cache = "hit";
+	access.target = API_SLICE("/books/\"");
+	open_file(WORKER_LOG_JSON);
+	worker_log_request(&access);
+	json = read_json();
+	assert_string_equal(strstr(text, ",\"level\""),
+	    ",\"level\":\"info\",\"message\":\"request\","
+	    "\"request_id\":\"0123456789abcdef\","
+	    "\"trace_root\":\"1-67891233-abcdef012345678912345678\","
+	    "\"method\":\"GET\",\"route\":\"/books/{isbn}\","
+	    "\"target\":\"/books/\\\"\",\"status\":200,"
+	    "\"bytes\":1789,\"duration_us\":456,\"database_us\":123,"
+	    "\"cache\":\"hit\",\"worker\":3}\n");
+	json_decref(json);
+}
+
+static void
+one_byte_anywhere_makes_a_text_not_plain(void **state)
+{
+	char bytes[40];
+
+	(void)state;
+	for (size_t len = 0; len < sizeof(bytes); len++) {
+		memset(bytes, 'a', sizeof(bytes));
+		assert_true(
+		    worker_log_line_is_plain((struct api_slice){bytes, len}));
+		for (size_t at = 0; at < len; at++) {
+			bytes[at] = "\"\\\x1f\x7f\x80"[at % 5];
+			assert_false(worker_log_line_is_plain(
+			    (struct api_slice){bytes, len}));
+			bytes[at] = 'a';
+		}
+	}
 }
 
 static void
@@ -866,6 +910,8 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(an_event_has_its_fields_in_order),
 	    cmocka_unit_test(a_request_has_its_fields_in_order),
+	    cmocka_unit_test(a_request_with_a_quote_has_the_same_fields),
+	    cmocka_unit_test(one_byte_anywhere_makes_a_text_not_plain),
 	    cmocka_unit_test(a_request_says_where_its_answer_came_from),
 	    cmocka_unit_test(a_request_looks_like_apaches_combined_format),
 	    cmocka_unit_test(what_a_request_lacks_is_a_dash_in_combined_format),

@@ -41,12 +41,26 @@ worker_call_field(const struct worker_http_head *head, const char *name)
 	return field->value;
 }
 
+/* Eight hexadecimal digits, all at once: a byte for each half of one. */
+static void
+put_hex(char *text, uint32_t value)
+{
+	uint64_t digits = value, above_nine;
+
+	digits = (digits | digits << 16) & 0x0000ffff0000ffffULL;
+	digits = (digits | digits << 8) & 0x00ff00ff00ff00ffULL;
+	digits = (digits | digits << 4) & 0x0f0f0f0f0f0f0f0fULL;
+	above_nine =
+	    (digits + 0x0606060606060606ULL) >> 4 & 0x0101010101010101ULL;
+	digits += 0x3030303030303030ULL + above_nine * ('a' - '0' - 10);
+	memcpy(text, &digits, sizeof(digits));
+}
+
 /* Sixteen hexadecimal digits, different for each request of a worker and, by
  * the start value, between workers. */
 static struct api_slice
 request_id_make(struct worker_call *call)
 {
-	static const char hex[] = "0123456789abcdef";
 	uint64_t id = call->loop->request_id++;
 	char *text = call->log_text + sizeof(call->log_text) - 16;
 
@@ -54,8 +68,8 @@ request_id_make(struct worker_call *call)
 	id = (id ^ (id >> 30)) * 0xbf58476d1ce4e5b9ULL;
 	id = (id ^ (id >> 27)) * 0x94d049bb133111ebULL;
 	id ^= id >> 31;
-	for (int i = 0; i < 16; i++, id >>= 4)
-		text[i] = hex[id & 15];
+	put_hex(text, (uint32_t)id);
+	put_hex(text + 8, (uint32_t)(id >> 32));
 	return (struct api_slice){text, 16};
 }
 
@@ -73,9 +87,11 @@ worker_call_log_begin(
 	    .trace_root =
 		trace_root(worker_call_field(head, "x-amzn-trace-id")),
 	    .remote = worker_log_text(call->conn->remote),
-	    .referer = worker_call_field(head, "referer"),
-	    .user_agent = worker_call_field(head, "user-agent"),
 	};
+	if (!worker_log_is_json()) {
+		access->referer = worker_call_field(head, "referer");
+		access->user_agent = worker_call_field(head, "user-agent");
+	}
 	if (access->request_id.len == 0 ||
 	    access->request_id.len > REQUEST_ID_MAX)
 		access->request_id = request_id_make(call);
@@ -113,20 +129,22 @@ worker_call_keep_log(struct worker_call *call)
 void
 worker_call_log(struct worker_call *call, uint16_t status, uint64_t body_bytes)
 {
-	uint64_t duration_us;
+	uint64_t now_us, duration_us;
 
 	if (call->logged)
 		return;
 	call->logged = true;
 	if (!WORKER_STATS_ON && !worker_log_access_enabled())
 		return;
-	duration_us = shm_clock_us() - call->started_us;
+	now_us = shm_clock_us();
+	duration_us = now_us - call->started_us;
 	worker_stats_request(call, status, duration_us);
 	if (!worker_log_access_enabled())
 		return;
 	call->access.status = status;
 	call->access.bytes = body_bytes;
 	call->access.db_us = call->db_us;
+	call->access.now_us = now_us;
 	call->access.duration_us = duration_us;
 	call->access.route = api_call_route(&call->api);
 	call->access.cache = worker_source_name(call->cache.source);

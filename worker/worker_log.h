@@ -124,6 +124,7 @@ void worker_log_fields(enum worker_log_level level, const char *event,
 
 /* One access line. */
 struct worker_log_access {
+	uint64_t now_us; /* shm_clock_us() of the end; 0: not known */
 	uint64_t duration_us;
 	uint64_t db_us;
 	uint64_t bytes; /* of the body sent */

@@ -108,6 +108,27 @@ word_is_plain(uint64_t word)
 	       !word_has_below(word ^ word_of(0x7f), 1);
 }
 
+bool
+worker_log_line_is_plain(struct api_slice text)
+{
+	uint64_t word;
+	size_t i = 0;
+
+	if (text.len < sizeof(word)) {
+		while (i < text.len && is_plain((unsigned char)text.data[i]))
+			i++;
+		return i == text.len;
+	}
+	/* The last word may have been seen in part. */
+	for (; i + sizeof(word) < text.len; i += sizeof(word)) {
+		memcpy(&word, text.data + i, sizeof(word));
+		if (!word_is_plain(word))
+			return false;
+	}
+	memcpy(&word, text.data + text.len - sizeof(word), sizeof(word));
+	return word_is_plain(word);
+}
+
 /* How many bytes from the start can be copied as they are. */
 static size_t
 plain_run(const char *data, size_t len)

@@ -28,6 +28,9 @@ void worker_log_line_bytes(
 void worker_log_line_u64(struct worker_log_line *line, uint64_t value);
 void worker_log_line_i64(struct worker_log_line *line, int64_t value);
 
+/* Can the text be a JSON string, or a text for people, as it is? */
+bool worker_log_line_is_plain(struct api_slice text);
+
 /* The inside of a JSON string, without the quotes around it. */
 void worker_log_line_json(struct worker_log_line *line, struct api_slice text);
 /* The same for people and for Apache's readers: printable ASCII, the rest as
