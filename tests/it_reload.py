@@ -14,6 +14,7 @@ import signal
 import threading
 import shutil
 import tempfile
+import time
 
 import booksd_test as t
 
@@ -47,6 +48,13 @@ class Reloadable:
 
 def greeting(server):
     return server.request("GET", "/").text()
+
+
+def requests(server):
+    """How many the task has answered, by its own sums."""
+    with t.Raw(server.control) as client:
+        return client.request("GET", "/status.json").json()[
+            "requests"]["total"]
 
 
 def reload(server, count=1):
@@ -106,6 +114,9 @@ def _():
     with config.start() as server:
         t.eventually(lambda: len(server.worker_pids()) == 2, "two workers")
         first = set(server.worker_pids())
+        t.eventually(server.ops_pid, "ops is there")
+        time.sleep(1.2)  # the status is made once a second
+        before = requests(server)
         pipelines = [Pipeline(server.address, "/") for _ in range(4)]
         with t.Load(server.address, 16, ["/"]) as load:
             for one in pipelines:
@@ -124,6 +135,10 @@ def _():
         t.equal((result.failed, result.retries), (0, 0), str(result))
         t.equal([one.failed for one in pipelines], [[]] * 4)
         t.check(all(one.ok for one in pipelines), "they were served")
+        # Not one request is missing in the sums, whoever answered it.
+        asked = result.ok + sum(one.ok for one in pipelines) + 20
+        t.eventually(lambda: requests(server) - before == asked,
+                     f"{asked} requests are counted")
         t.eventually(lambda: len(server.worker_pids()) == 2, "two workers")
         t.check(not first & set(server.worker_pids()), "they are others")
         t.equal(server.errors("worker_died"), [])
