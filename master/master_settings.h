@@ -66,6 +66,9 @@
 	MASTER_SETTING(database_connections, COUNT_AUTO, database_connections, \
 	    "auto", 2, 1024, "connections",                                    \
 	    "of all workers together (auto: 4 for each)")                      \
+	MASTER_SETTING(database_queue_target, DURATION,                        \
+	    worker.database_queue_target_ms, "100ms", 0, 3600000, "",          \
+	    "wait that may stand before some get 503; 0: any")                 \
 	MASTER_SETTING(database_secret, TEXT, database_secret, "", 0, 2048,    \
 	    "", "name or ARN of user and password in Secrets Manager")         \
 	MASTER_SETTING(database_secret_refresh, DURATION,                      \

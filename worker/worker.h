@@ -41,7 +41,8 @@ struct worker_options {
 	uint32_t database_acquire_timeout_ms;
 	uint32_t database_statement_timeout_ms;
 	uint32_t database_connect_timeout_ms;
-	uint32_t batch_window_us; /* io.h; 0: none */
+	uint32_t database_queue_target_ms; /* worker_admission.h; 0: off */
+	uint32_t batch_window_us;	   /* io.h; 0: none */
 	uint32_t connections_max;
 	uint32_t request_line_bytes_max;
 	uint32_t header_bytes_max;

@@ -13,6 +13,7 @@
  *
  * BOUNDS AND THEIR CONSEQUENCES
  *   queries_max queries wait           one more ends at once: BUSY
+ *   waits stand above queue_target_ms  some end at once: BUSY
  *   acquire_timeout_ms of waiting      BUSY, or UNAVAILABLE when no link is up
  *   DB_DEPTH_MAX queries on a link     the others wait
  *   half the links (at least one) have a stream, or wait for one
@@ -248,6 +249,7 @@ worker_db_new(const struct worker_db_options *options, char **why)
 		    .number = i,
 		    .watched_fd = -1,
 		    .deadline_us = db->now_us};
+	db_admit_open(db);
 	return db; /* the first tick connects */
 }
 
@@ -317,6 +319,10 @@ worker_db_submit(struct worker_db *db, struct worker_db_query *query)
 		return;
 	}
 	if (is_full) {
+		db_query_end(db, query, API_DB_BUSY, "");
+		return;
+	}
+	if (db_admit_refuses(db)) {
 		db_query_end(db, query, API_DB_BUSY, "");
 		return;
 	}

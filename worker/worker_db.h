@@ -32,8 +32,9 @@ struct worker_db_options {
 	uint32_t acquire_timeout_ms; /* waiting for a place: API_DB_BUSY */
 	uint32_t statement_timeout_ms;
 	uint32_t connect_timeout_ms;
-	uint32_t queries_max;	 /* waiting: more end as API_DB_BUSY at once */
-	struct shm_stats *stats; /* where to count; NULL: nowhere */
+	uint32_t queries_max;	  /* waiting: more end as API_DB_BUSY at once */
+	uint32_t queue_target_ms; /* worker_admission.h */
+	struct shm_stats *stats;  /* where to count; NULL: nowhere */
 	/* Readiness of descriptor number n (0 <= n < worker_db_pollers()):
 	 * the owner watches fd for events (POLLIN, POLLOUT), 0 stops.  When
 	 * the server has hung up, fd is closed already when watching stops;

@@ -2,6 +2,7 @@
  * The inside of worker_db: what its files share, and nobody else.
  *
  *	worker_db.c         placement, timers: the public functions
+ *	worker_db_admit.c   who is let in at all
  *	worker_db_query.c   a query's lists, errors and ends
  *	worker_db_away.c    back-off, and what is said about it
  *	worker_db_secret.c  user and password that change
@@ -32,6 +33,7 @@
 
 #include <libpq-fe.h>
 
+#include "worker/worker_admission.h"
 #include "worker/worker_conninfo.h"
 #include "worker/worker_db.h"
 
@@ -93,6 +95,8 @@ struct worker_db_link {
 	uint32_t watched_events;
 	uint64_t deadline_us;
 	uint64_t synced_us;	 /* the last sync was handed to libpq */
+	uint64_t busy_us;	 /* a query was sent and none was before it */
+	uint64_t answered_us;	 /* the last query had its answer */
 	uint64_t ready_us;	 /* since when it may be used */
 	uint32_t failures;	 /* connects in a row */
 	uint32_t first_target;	 /* of this connect */
@@ -128,6 +132,10 @@ struct worker_db {
 	uint64_t flushes; /* that placed queries */
 	bool is_touched;  /* worker_db_load() has news */
 
+	struct worker_admission admission;
+	uint64_t admit_step_us;
+	uint64_t admit_answered; /* since then */
+	uint64_t admit_rate;	 /* a second, of late */
 	struct db_list waiting;
 	struct db_list fresh;	/* for a link made after that */
 	struct db_list streams; /* waiting */
@@ -193,6 +201,14 @@ enum db_error db_error_kind(const char *sqlstate);
 /* Lend a row of result to the query, unless it was cancelled.  False: pause. */
 bool
 db_query_row(struct worker_db_query *query, const PGresult *result, int row);
+
+/* ---- worker_db_admit.c */
+
+void db_admit_open(struct worker_db *db);
+/* The answer of a query is whole. */
+void db_admit_answered(struct worker_db_link *link);
+/* Is a query that comes now refused?  Counts it. */
+bool db_admit_refuses(struct worker_db *db);
 
 /* ---- worker_db_away.c */
 

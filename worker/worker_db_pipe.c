@@ -145,6 +145,8 @@ db_pipe_send(struct worker_db_link *link, struct worker_db_query *query)
 	    link->number);
 	if (link->count == 0)
 		db_wake_at(db, db->now_us + db->answer_us);
+	if (link->queries == 0)
+		link->busy_us = db->now_us;
 	ring_push(link, query);
 	pipe_mark_dirty(link);
 	if (!query->is_write)
@@ -216,6 +218,7 @@ pipe_end(struct worker_db_link *link)
 {
 	struct worker_db_query *query = ring_pop(link);
 
+	db_admit_answered(link);
 	query->link = NULL;
 	if (query->is_failed)
 		pipe_end_failed(link, query);

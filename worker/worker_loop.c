@@ -382,6 +382,7 @@ loop_open_db(struct worker_loop *loop)
 	    .statement_timeout_ms = options->database_statement_timeout_ms,
 	    .connect_timeout_ms = options->database_connect_timeout_ms,
 	    .queries_max = loop->conn_count, /* one request each */
+	    .queue_target_ms = options->database_queue_target_ms,
 	    .stats = loop->stats.shm,
 	    .watch = db_watch,
 	    .state = db_state,
