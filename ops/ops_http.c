@@ -32,6 +32,7 @@
 #include "ops/ops_health.h"
 #include "ops/ops_metrics.h"
 #include "ops/ops_page.h"
+#include "ops/ops_profile.h"
 #include "ops/ops_status.h"
 
 #define CONNECTIONS_MAX	 16
@@ -59,6 +60,7 @@ static const struct route {
     {"/history.json", "GET", ops_events_history, false},
     {"/livez", "GET, HEAD", ops_health_livez, false},
     {"/metrics", "GET, HEAD", ops_metrics, false},
+    {"/profile", "GET", ops_profile, false},
     {"/readyz", "GET, HEAD", ops_health_readyz, false},
     {"/reload", "POST", ops_command_reload, false},
     {"/status.json", "GET, HEAD", ops_status, false},

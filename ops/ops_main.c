@@ -96,12 +96,12 @@ timeout_ms(const struct ops *ops, uint64_t log_us, uint64_t now_us)
 {
 	uint64_t due_us = earlier(
 	    ops_listen_due_us(ops->listen), ops_secret_due_us(ops->secret));
+	uint64_t site_us = ops_site_due_us(ops->site);
 	uint64_t wait_us;
 
 	wait_us = due_us > now_us ? due_us - now_us : 0;
 	wait_us = earlier(wait_us, log_us);
-	wait_us = earlier(wait_us,
-	    ops->site->due_us > now_us ? ops->site->due_us - now_us : 0);
+	wait_us = earlier(wait_us, site_us > now_us ? site_us - now_us : 0);
 	for (uint32_t i = 0; i < HTTP_MAX; i++)
 		if (ops->http[i] != NULL)
 			wait_us =

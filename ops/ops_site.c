@@ -40,11 +40,21 @@ ops_site_end(struct ops_site *site)
 	look(site, shm_clock_us());
 	ops_emf_tick(site, true);
 	ops_events_end(&site->events);
+	ops_profile_end(&site->profile);
+}
+
+uint64_t
+ops_site_due_us(const struct ops_site *site)
+{
+	uint64_t profile_us = ops_profile_due_us(&site->profile);
+
+	return profile_us < site->due_us ? profile_us : site->due_us;
 }
 
 void
 ops_site_tick(struct ops_site *site, uint64_t now_us)
 {
+	ops_profile_tick(&site->profile, now_us);
 	if (now_us < site->due_us)
 		return;
 	/* Once after a pause, however long it was. */

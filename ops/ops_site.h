@@ -9,6 +9,7 @@
 #include "ops/ops_events.h"
 #include "ops/ops_history.h"
 #include "ops/ops_listen.h"
+#include "ops/ops_profile.h"
 #include "ops/ops_queue.h"
 #include "ops/ops_sample.h"
 
@@ -23,6 +24,7 @@ struct ops_site {
 	uint64_t cache_us;
 	struct ops_events events;
 	struct ops_emf emf;
+	struct ops_profile profile;
 };
 
 /* NULL without memory.  Looks for the first time. */
@@ -33,7 +35,9 @@ void ops_site_free(struct ops_site **site); /* takes; NULL is fine */
 /* A last look, for what is told at the end. */
 void ops_site_end(struct ops_site *site);
 
-/* Do what is due, at least at due_us. */
+/* When something is due. */
+uint64_t ops_site_due_us(const struct ops_site *site);
+/* Do it. */
 void ops_site_tick(struct ops_site *site, uint64_t now_us);
 
 #endif

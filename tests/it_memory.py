@@ -1,10 +1,12 @@
-"""Goal: an idle connection costs at most 1 KiB of a worker's memory, and the
-master at most 2 MiB, after reloads too.
+"""Goal: an idle connection costs at most 1 KiB of a worker's memory, the
+master at most 2 MiB, after reloads too, and ops at most 8 MiB whatever it is
+asked for.
 
 Method: one worker; 64 connections warm it up and leave, then 1,000 connections
-make a request each and stay idle.  What counts is anonymous memory (PSS) plus
-private dirty pages of file mappings, before and after.  Skipped under a
-sanitizer, whose shadow memory would be measured instead.
+make a request each and stay idle. What counts is anonymous memory (PSS) plus
+private dirty pages of file mappings, before and after; of ops while it tells
+all that it can, as often as it can. Skipped under a sanitizer, whose shadow
+memory would be measured instead.
 """
 import signal
 import time
@@ -76,4 +78,31 @@ with t.case(f"the master costs at most {MASTER_BYTES_MAX} bytes"):
         cost = memory(server.pid)
         t.diag(f"master: {cost} bytes")
         t.check(cost <= MASTER_BYTES_MAX, f"{cost} bytes")
+
+OPS_BYTES_MAX = 8 << 20
+
+with t.case(f"ops takes at most {OPS_BYTES_MAX >> 20} MiB at its busiest"):
+    with t.Booksd({"database": "host=127.0.0.1 port=1", "workers": 2,
+                   "migrate_on_start": "off", "drain_delay": "0s",
+                   "admin_listen": "127.0.0.1:0",
+                   "metrics_emf": "1s"}) as server:
+        profile = t.Raw(server.control, seconds=30)
+        profile.send(t.make_request("GET", "/profile?seconds=2"))
+        listeners = [t.Raw(server.control) for _ in range(8)]
+        for client in listeners:
+            client.send(t.make_request("GET", "/events"))
+        most = 0
+        with t.Load(server.address, 16, ["/", "/livez", "/none"]) as load:
+            load.wait_for(500)
+            for _ in range(10):
+                for target in ("/metrics", "/status.json", "/history.json",
+                               "/cache/keys?limit=10000"):
+                    t.equal(server.admin("GET", target).status, 200, target)
+                most = max(most, memory(server.ops_pid()))
+            t.equal(profile.read_response().status, 200, "profile")
+        most = max(most, memory(server.ops_pid()))
+        for client in listeners + [profile]:
+            client.close()
+        t.diag(f"{most} bytes")
+        t.check(most <= OPS_BYTES_MAX, f"{most} bytes")
 t.done()
