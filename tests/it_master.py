@@ -547,20 +547,6 @@ def _():
         t.equal(server.stop(signal.SIGTERM, 20), OK)
 
 
-@t.case("signals that mean nothing yet are told once and change nothing")
-def _():
-    numbers = (signal.SIGUSR2,)
-    with t.Booksd(BASIC) as server:
-        for number in numbers * 2:
-            server.send_signal(number)
-            t.eventually(lambda: {line["signal"] for line in server.errors(
-                "signal_ignored")} >= {number.name}, f"{number.name} is told")
-        told = [line["signal"] for line in server.errors("signal_ignored")]
-        t.equal(told, [number.name for number in numbers])
-        t.equal(server.request("GET", "/livez").status, 200)
-        t.equal(server.stop(), OK)
-
-
 @t.case("signals ignored by whoever started it still work")
 def _():
     def ignore():
