@@ -123,14 +123,31 @@ master_supervise_resize(
 	    LOG_INT("to", wanted), LOG_END);
 }
 
+/* Of workers = MIN..MAX no more than there are CPUs, but MIN. */
+static void
+limit_range(struct master_supervisor *supervisor, uint32_t cpus)
+{
+	const struct master_options *options = supervisor->heritage->options;
+	uint32_t most =
+	    cpus > options->workers_min ? cpus : options->workers_min;
+
+	if (options->workers_min < options->workers_max &&
+	    !supervisor->is_resting && supervisor->wanted > most)
+		master_supervise_resize(supervisor, most, "CPU limit");
+}
+
 void
 master_supervise_limit(struct master_supervisor *supervisor)
 {
+	const struct master_options *options = supervisor->heritage->options;
 	const struct master_sizing *sizing = &supervisor->throttle.sizing;
 
-	if (supervisor->phase != MASTER_PHASE_RUNNING ||
-	    !supervisor->heritage->options->workers_is_auto)
+	if (supervisor->phase != MASTER_PHASE_RUNNING)
 		return;
+	if (!options->workers_is_auto) {
+		limit_range(supervisor, sizing->workers);
+		return;
+	}
 	shm_board_source_set(supervisor->heritage->board, sizing->source);
 	if (supervisor->is_resting)
 		supervisor->wanted = sizing->workers;

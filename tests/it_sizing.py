@@ -9,6 +9,7 @@ import contextlib
 import http.server
 import json
 import os
+import signal
 import threading
 import time
 
@@ -230,5 +231,20 @@ with t.case("a quota is followed at run time, and throttling is reported"):
         t.equal(len(server.errors("cpu_throttled")), 1, "in one minute")
         t.equal([line["to"] for line in server.errors("resize")],
                 [1, before])
+
+with t.case("a range of workers is cut to a smaller quota"):
+    if CPUS < 2:
+        t.skip("one CPU is one worker with any quota")
+    with quota_group() as (limit, move), \
+            t.Booksd({**BASIC, "workers": "1..3"}) as server:
+        t.eventually(lambda: len(server.worker_pids()) == 1, "it begins small")
+        server.send_signal(signal.SIGTTIN)
+        t.eventually(lambda: len(server.worker_pids()) == 2, "one more")
+        limit(90)
+        move([server.pid, *server.children()])
+        t.eventually(lambda: len(server.worker_pids()) == 1,
+                     "as many as there are CPUs", 20)
+        t.equal([(line["to"], line["reason"])
+                 for line in server.errors("resize")][-1], (1, "CPU limit"))
 
 t.done()
