@@ -169,6 +169,9 @@ const struct api_statement *api_call_statement(const struct api_call *call);
 void
 api_row(struct api_call *call, const struct api_row *row, struct api_buf *buf);
 
+/* That row does not count: the statement is sent once more. */
+void api_row_again(struct api_call *call);
+
 /*
  * The statement ended: API_DONE, or API_NEED_DB to run another one (a write
  * that lost a race).  sqlstate has 5 characters, "" when unknown.

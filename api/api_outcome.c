@@ -27,6 +27,12 @@ api_row(struct api_call *call, const struct api_row *row, struct api_buf *buf)
 	api_book_write(row, buf);
 }
 
+void
+api_row_again(struct api_call *call)
+{
+	call->has_row = false;
+}
+
 /* The answer shows the row, and its place when it is new. */
 static void
 reply_row(struct api_call *call, struct api_buf *buf, struct api_reply *reply)

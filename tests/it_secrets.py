@@ -11,26 +11,9 @@ import signal
 
 import booksd_test as t
 import fake_aws
+from secrets_test import asks_for_passwords, password, value
 
 ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:db-AbCdEf"
-
-
-def asks_for_passwords(pg):
-    """Over TCP, but for the superuser."""
-    with open(os.path.join(pg.data, "pg_hba.conf"), "w",
-              encoding="ascii") as file:
-        file.write("local all all trust\n"
-                   "host all all 127.0.0.1/32 scram-sha-256\n")
-    pg.sql("SELECT pg_reload_conf()")
-
-
-def password(pg, text, role="books"):
-    pg.sql(f"SET password_encryption = 'scram-sha-256';"
-           f"ALTER ROLE {role} PASSWORD '{text}'")
-
-
-def value(text, user="books", **more):
-    return {"username": user, "password": text, **more}
 
 
 def start(pg, aws, settings=None, env=None, wait="readyz", **more):

@@ -324,6 +324,12 @@ call_row(struct worker_db_query *query, const struct api_row *row)
 	return true;
 }
 
+static void
+call_again(struct worker_db_query *query)
+{
+	api_row_again(&call_of(query)->api);
+}
+
 /* What was loaded, the error of that, or the outcome of a write. */
 static void
 call_answer(struct worker_call *call)
@@ -389,6 +395,7 @@ call_submit(struct worker_call *call)
 	    .is_write = api_sql_text(statement->id)->is_write,
 	    .is_stream = call->verdict == API_NEED_STREAM,
 	    .row = call_row,
+	    .again = call_again,
 	    .done = call_done,
 	};
 	call->query_open = true;

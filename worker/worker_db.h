@@ -54,6 +54,8 @@ struct worker_db_query {
 	/* Rows as they come; the row is borrowed.  Streams: return false to
 	 * pause until worker_db_resume(). */
 	bool (*row)(struct worker_db_query *query, const struct api_row *row);
+	/* The rows so far do not count, it is sent once more; may be NULL. */
+	void (*again)(struct worker_db_query *query);
 	/* The end; the query is the caller's again. */
 	void (*done)(struct worker_db_query *query, enum api_db_outcome outcome,
 	    const char *sqlstate);
@@ -73,6 +75,7 @@ struct worker_db_query {
 	bool cancelled;
 	bool paused;
 	bool wants_fresh; /* a link that is newer than the last */
+	bool was_spared;  /* a loss did not count as a try */
 	bool is_failed;	  /* sqlstate says how */
 	bool is_aborted;  /* skipped, for another one's failure */
 	bool is_answered; /* a write that waits for its sync */

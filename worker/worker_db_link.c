@@ -153,6 +153,8 @@ link_notice(void *arg, const PGresult *result)
 		return;
 	snprintf(link->failure.sqlstate, sizeof(link->failure.sqlstate), "%s",
 	    sqlstate);
+	/* What is sent before the end of the stream is seen is too late. */
+	db_error_note_end(link, result);
 }
 
 /* ---- the end */
@@ -167,7 +169,7 @@ link_disconnect(struct worker_db_link *link)
 	db_pipe_abandon(link);
 	db_stream_abandon(link);
 	link->has_unsynced = link->has_more = link->is_cut = false;
-	link->is_told = false;
+	link->is_told = link->is_undone = false;
 }
 
 /* The reason as it will be logged: the server's word before libpq's. */

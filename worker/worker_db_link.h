@@ -109,7 +109,10 @@ struct worker_db_link {
 	bool has_unsynced;
 	bool has_more; /* STREAMING: rows may be in libpq's buffer */
 	bool is_cut;   /* its stream was cancelled */
-	bool is_told; /* what has no answer did not run: see worker_db_pipe.c */
+	/* What has no answer did not run; and what has no sync was rolled
+	 * back: see worker_db_pipe.c. */
+	bool is_told;
+	bool is_undone;
 	struct worker_db_query *stream;
 	struct worker_conninfo_failure failure; /* of set-up, or a FATAL */
 	struct worker_db_query *ring[DB_RING_SIZE];
@@ -197,6 +200,11 @@ bool db_query_retry(
 void db_count_error(struct worker_db *db, const char *sqlstate);
 
 enum db_error db_error_kind(const char *sqlstate);
+
+/* An error or notice of link's server: does it end the session at a place where
+ * it looks for that, between or inside statements?  Notes in link what follows
+ * for those that are under way. */
+void db_error_note_end(struct worker_db_link *link, const PGresult *result);
 
 /* Lend a row of result to the query, unless it was cancelled.  False: pause. */
 bool

@@ -19,8 +19,21 @@
  * WHEN THE LINK IS LOST
  *   a read                        is sent once more
  *   a write with an error         was rolled back: UNAVAILABLE
- *   a write without               UNKNOWN; only the caller can find out
+ *   any other write, and the      did not run, or was rolled back: sent once
+ *     server said why             more
+ *   any other write               UNKNOWN; only the caller can find out
  *   a query never sent            is the queue's, not in ring at all
+ *
+ * "The server said why": it ends a session by command at places where it looks
+ * for that, between statements or inside one, which it then rolls back.  What
+ * it answers comes in the order in which it was done, the answer of a write
+ * before its commit; so when that word stands where the answer of a write
+ * should, neither this write nor any after it was or will be done.  Where the
+ * sync of an answered write should stand, it was rolled back as well: servers
+ * do not look between the commit and the sync's answer.  (Before 15 they may:
+ * notifications were sent in a transaction of their own there.)  Such words of
+ * others, poolers or a server that crashes, prove nothing; the place in the
+ * server's source tells them apart.
  *
  * PQpipelineSync() of libpq before 17 writes to the socket by itself, so it is
  * called once a turn for the reads, after the last of them.
@@ -228,9 +241,31 @@ pipe_end(struct worker_db_link *link)
 		db_query_done(link->db, query, API_DB_OK, "");
 }
 
+static bool
+pipe_did_not_run(
+    const struct worker_db_link *link, const struct worker_db_query *query)
+{
+	return (query->is_answered ? link->is_undone : link->is_told) &&
+	       !query->is_failed && !query->is_aborted;
+}
+
+/* Who stood behind the one during which the session was ended has no part in
+ * it: once that is no try, since a statement may end one session after the
+ * other. */
+static void
+pipe_spare(const struct worker_db_link *link, struct worker_db_query *query)
+{
+	if (!link->is_told || query->tries == 0 || query->was_spared)
+		return;
+	query->was_spared = true;
+	query->tries = 0;
+}
+
 void
 db_pipe_abandon(struct worker_db_link *link)
 {
+	bool is_first = true;
+
 	while (link->count > 0) {
 		struct worker_db_query *query = ring_pop(link);
 
@@ -238,7 +273,10 @@ db_pipe_abandon(struct worker_db_link *link)
 			continue;
 		query->link = NULL;
 		query->wants_fresh = true;
-		if (!query->is_write)
+		if (!is_first)
+			pipe_spare(link, query);
+		is_first = false;
+		if (!query->is_write || pipe_did_not_run(link, query))
 			pipe_retry(link, query);
 		else
 			db_query_end(link->db, query,
@@ -268,6 +306,7 @@ pipe_error(struct worker_db_link *link, const PGresult *result)
 	if (db_error_kind(sqlstate) == DB_ERROR_DEAD) {
 		snprintf(link->failure.sqlstate, sizeof(link->failure.sqlstate),
 		    "%s", sqlstate);
+		db_error_note_end(link, result);
 		return false;
 	}
 	/* Under a sync of reads: they have been answered. */
@@ -292,8 +331,11 @@ pipe_result(struct worker_db_link *link, const PGresult *result)
 		rows = PQntuples(result);
 		for (int i = 0; i < rows; i++)
 			(void)db_query_row(query, result, i);
+		query->is_answered = query->is_write;
 		return true;
 	case PGRES_COMMAND_OK:
+		if (query != NULL)
+			query->is_answered = query->is_write;
 		return true;
 	case PGRES_PIPELINE_ABORTED:
 		if (query != NULL)

@@ -7,6 +7,7 @@
  *
  *	26000, 0A000	its prepared statement is gone or out of date
  *	25006		the server became a standby
+ *	57P01		it ended the session by command (worker_db_pipe.c)
  *
  * It is then for a link that was made later (list fresh): what has happened to
  * its first link is about to happen to the others as a rule, when a server is
@@ -83,6 +84,22 @@ db_error_kind(const char *sqlstate)
 }
 
 void
+db_error_note_end(struct worker_db_link *link, const PGresult *result)
+{
+	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+	const char *severity =
+	    PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+	const char *where = PQresultErrorField(result, PG_DIAG_SOURCE_FUNCTION);
+
+	if (sqlstate == NULL || severity == NULL || where == NULL ||
+	    strcmp(sqlstate, "57P01") != 0 || strcmp(severity, "FATAL") != 0 ||
+	    strcmp(where, "ProcessInterrupts") != 0)
+		return;
+	link->is_told = true;
+	link->is_undone = PQserverVersion(link->conn) >= 150000;
+}
+
+void
 db_count_error(struct worker_db *db, const char *sqlstate)
 {
 	shm_stats_sqlstate_count(db->stats, sqlstate);
@@ -151,6 +168,9 @@ db_query_retry(struct worker_db *db, struct worker_db_query *query)
 	query->link = NULL;
 	query->is_failed = query->is_aborted = query->is_answered = false;
 	query->sqlstate[0] = '\0';
+	if (query->rows > 0 && query->again != NULL)
+		query->again(query);
+	query->rows = 0;
 	db_list_push(db_query_list(db, query), query);
 	db_wake_at(db, query->queued_us + DB_FRESH_US);
 	return true;
