@@ -122,6 +122,7 @@ master_supervise_reload(struct master_supervisor *supervisor)
 	if (supervisor->is_ready)
 		master_notify_reloading();
 	roll->is_ops_stale = is_other_for_ops(fresh, current);
+	master_slot_kill(&supervisor->ops, SIGHUP); /* for the secret */
 	roll->before = current;
 	(void)master_supervise_wake(supervisor);
 	begin(supervisor, false);

@@ -91,6 +91,9 @@ def sources(aws):
             gets = aws.asked(result="OK")
             os.kill(server.ops_pid(), signal.SIGHUP)
             t.eventually(lambda: aws.asked(result="OK") > gets, "another get")
+            gets = aws.asked(result="OK")
+            server.send_signal(signal.SIGHUP)
+            t.eventually(lambda: aws.asked(result="OK") > gets, "by a reload")
 
 
 def shapes(aws):
