@@ -61,8 +61,10 @@ export function files(outdir: string): Map<string, string> {
       out.set(`cfn/${name}/${id}.json`, print(template));
     out.set(`cfn/${name}/parameters.json`,
       print(parameters(config, made.values())));
+    const task = JSON.stringify(taskFile(config), null, 2) + '\n';
+    out.set(`cfn/${name}/taskdef.json`, task);
     if (name === 'production') {
-      out.set('taskdef.json', JSON.stringify(taskFile(config), null, 2) + '\n');
+      out.set('taskdef.json', task);
       out.set('architecture.svg', diagram(config));
     }
   }
