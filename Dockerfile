@@ -32,5 +32,5 @@ USER 10001:10001
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15s --retries=3 \
-    CMD ["/usr/bin/booksctl", "health"]
+    CMD ["/usr/bin/booksctl", "health", "--live"]
 ENTRYPOINT ["/usr/sbin/booksd"]

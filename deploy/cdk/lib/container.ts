@@ -20,7 +20,7 @@ const NOFILE = 65536;
 const RDS_CA = '/etc/ssl/certs/rds.pem';
 
 export const EMF = {
-  namespace: 'AwsomeBooks',
+  namespace: 'AWSomeBooks',
   busy: 'BusyRatio',
   dimensions: ['Cluster', 'Service'],
 } as const;
@@ -37,6 +37,7 @@ function fromSecret(arn: string, name: string, key: string) {
   return { name, valueFrom: `${arn}:${key}::` };
 }
 
+/* For booksctl; booksd has the same in one setting. */
 function database(): Pair[] {
   return [
     { name: 'PGSSLMODE', value: 'verify-full' },
@@ -55,6 +56,8 @@ function settings(config: Config, place: Place): Pair[] {
   const pairs: [string, string][] = [
     ['BOOKS_ACCESS_LOG', 'stdout'],
     ['BOOKS_CONTROL_SOCKET', '/run/booksd/control.sock'],
+    ['BOOKS_DATABASE', `sslmode=verify-full sslrootcert=${RDS_CA} ` +
+      'target_session_attrs=read-write'],
     ['BOOKS_DATABASE_CONNECTIONS', String(task.connections - 1)],
     ['BOOKS_DRAIN_DELAY', `${task.drainDelay}s`],
     ['BOOKS_DRAIN_TIMEOUT', `${task.drainTimeout}s`],
@@ -117,15 +120,16 @@ function container(config: Config, place: Place) {
     stopTimeout: config.task.stopTimeout,
     portMappings: [{ containerPort: taskPort(config), protocol: 'tcp' }],
     ulimits: [{ name: 'nofile', softLimit: NOFILE, hardLimit: NOFILE }],
-    environment: [...settings(config, place), ...database()],
+    environment: settings(config, place),
     ...(config.task.secret === 'injected'
       ? { secrets: injected(appSecretArn(config, place)) } : {}),
     mountPoints: writable(config).map(([sourceVolume, containerPath]) =>
       ({ sourceVolume, containerPath, readOnly: false })),
     logConfiguration: logging(config, place, 'task'),
-    // ECS does not read the image's HEALTHCHECK.
+    // ECS does not read the image's HEALTHCHECK.  Whether it is ready is the
+    // load balancer's question: a task that waits must not be replaced.
     healthCheck: {
-      command: ['CMD', '/usr/bin/booksctl', 'health'],
+      command: ['CMD', '/usr/bin/booksctl', 'health', '--live'],
       interval: 10, timeout: 5, retries: 3, startPeriod: 15,
     },
   };

@@ -22,7 +22,7 @@ const production: Config = {
     memory: 2048,
     connections: 5,
     protocol: 'http',
-    secret: 'injected',
+    secret: 'client',
     stopTimeout: 60,
     drainTimeout: 50,
     drainDelay: 5,
@@ -85,7 +85,7 @@ export const ENVIRONMENTS: readonly Config[] =
 export const EVERYTHING: Config = validate({
   ...production,
   environment: 'everything',
-  task: { ...production.task, protocol: 'https', secret: 'client' },
+  task: { ...production.task, protocol: 'https', secret: 'injected' },
   api: { ...production.api, keys: true, cognito: true, domain: true },
   exec: true,
   bastion: true,

@@ -53,7 +53,7 @@ export const SERVICE_CHECKS = [
 
   check('ECS asks booksctl whether the task lives', (model) => {
     assert.deepEqual(container(model).HealthCheck.Command,
-      ['CMD', '/usr/bin/booksctl', 'health']);
+      ['CMD', '/usr/bin/booksctl', 'health', '--live']);
   }),
 
   check('the drain ends before ECS kills', (model) => {
@@ -68,10 +68,13 @@ export const SERVICE_CHECKS = [
 
   check('the database is verified by name, the password a secret', (model) => {
     for (const it of [container(model), container(model, 'Data', 'Migrate')]) {
-      const names = it.Environment.map(({ Name }: any) => Name);
-      assert.ok(!names.includes('PGPASSWORD') && !names.includes('PGUSER'));
-      assert.deepEqual(it.Environment.find(
-        ({ Name }: any) => Name === 'PGSSLMODE').Value, 'verify-full');
+      const settings = Object.fromEntries(it.Environment.map(
+        ({ Name, Value }: any) => [Name, Value]));
+      for (const name of ['PGPASSWORD', 'PGUSER'])
+        assert.ok(!(name in settings), name);
+      assert.match(settings['BOOKS_DATABASE'] ??
+        `sslmode=${settings['PGSSLMODE']}`, /sslmode=verify-full/);
+      assert.doesNotMatch(settings['BOOKS_DATABASE'] ?? '', /password|user/);
     }
   }),
 

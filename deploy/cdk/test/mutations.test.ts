@@ -74,7 +74,7 @@ const MUTATIONS: readonly Mutation[] = [
   set('Rotation.Schedule.RotateImmediatelyOnUpdate', true,
     'rotation waits for its day, inside the network'),
   // Service
-  set('Service.Execution.Policies.0.PolicyDocument.Statement.3.Resource', '*',
+  set('Service.TaskRole.Policies.0.PolicyDocument.Statement.0.Resource', '*',
     'the tasks read their own secret and no other'),
   set('Service.HookRole.Policies.0.PolicyDocument.Statement.0.Resource', '*',
     'the hook reports to this deployment group only'),
