@@ -304,9 +304,11 @@ run(bool foreground, int argc, char **argv)
 
 	if (master_supervise_block_signals() == -1 ||
 	    master_reload_init(argc, argv) == -1 ||
-	    master_upgrade_init() == -1 ||
-	    master_daemon_raise_descriptors() == -1)
+	    master_daemon_raise_descriptors() == -1) {
+		fprintf(stderr, "booksd: cannot start: %s\n", strerror(errno));
 		return EX_OSERR;
+	}
+	master_upgrade_init();
 	code = open_sockets(&listen, &control, &admin, &takeover);
 	if (code == EX_OK && !foreground &&
 	    go_to_background(takeover.state != MASTER_TAKEOVER_NONE) == -1) {

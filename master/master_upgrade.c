@@ -38,15 +38,12 @@
 
 static char program[PATH_MAX]; /* "": it could not be told */
 
-int
+void
 master_upgrade_init(void)
 {
 	ssize_t len = readlink("/proc/self/exe", program, sizeof(program) - 1);
 
-	if (len == -1)
-		return -1;
-	program[len] = '\0';
-	return 0;
+	program[len == -1 ? 0 : len] = '\0';
 }
 
 /* ---- talking */
@@ -190,7 +187,7 @@ refusal(const struct master_supervisor *supervisor)
 	if (getpid() == 1)
 		return "booksd is process 1, with whose end the container ends";
 	if (program[0] == '\0')
-		return "the path of the program is not known";
+		return "without /proc the path of the program is not known";
 	if (supervisor->phase != MASTER_PHASE_RUNNING)
 		return "booksd is stopping";
 	if (supervisor->upgrade.state != MASTER_UPGRADE_IDLE)

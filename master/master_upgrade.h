@@ -48,9 +48,9 @@ struct master_upgrade {
 	uint64_t due_us; /* STARTING: it failed then; SWEEPING: go on then */
 };
 
-/* Remember which program we are, before it is replaced.  Once, at the start.
- * -1 with errno. */
-int master_upgrade_init(void) SHM_MUSTCHECK;
+/* Remember which program we are, before it is replaced.  Once, at the start;
+ * without /proc there will be no upgrade. */
+void master_upgrade_init(void);
 
 /* Both sides: a descriptor that brings SIGIO when something came. */
 int master_upgrade_listen(int talk_fd) SHM_MUSTCHECK;
