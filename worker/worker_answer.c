@@ -19,6 +19,7 @@
 #include <stdlib.h>
 
 #include "worker/worker_answer.h"
+#include "worker/worker_put.h"
 
 #define OUT_KEPT_MAX   256 /* more buffers than this go back to malloc */
 #define HEAD_BYTES_MAX 512 /* all pieces but Location and Cache-Control */
@@ -81,31 +82,9 @@ worker_out_free_all(struct worker_loop *loop)
 }
 
 static char *
-put(char *at, const char *text, size_t len)
-{
-	memcpy(at, text, len);
-	return at + len;
-}
-
-#define PUT(at, literal) put((at), (literal), sizeof(literal) - 1)
-
-static char *
 put_text(char *at, const char *text)
 {
-	return put(at, text, strlen(text));
-}
-
-static char *
-put_u64(char *at, uint64_t value)
-{
-	char digits[20];
-	size_t start = sizeof(digits);
-
-	do {
-		digits[--start] = (char)('0' + value % 10);
-		value /= 10;
-	} while (value > 0);
-	return put(at, digits + start, sizeof(digits) - start);
+	return worker_put(at, text, strlen(text));
 }
 
 static void
@@ -124,11 +103,11 @@ date_refresh(struct worker_loop *loop)
 static char *
 put_status(char *at, uint16_t status)
 {
-	at = PUT(at, "HTTP/1.1 ");
-	at = put_u64(at, status);
+	at = WORKER_PUT(at, "HTTP/1.1 ");
+	at = worker_put_u64(at, status);
 	*at++ = ' ';
 	at = put_text(at, api_status_reason(status));
-	return PUT(at, "\r\n");
+	return WORKER_PUT(at, "\r\n");
 }
 
 const char *
@@ -156,15 +135,15 @@ put_source(char *at, const struct worker_loop *loop,
 	if (answer->source == WORKER_SOURCE_NONE)
 		return at;
 	if (loop->options->cache_header) {
-		at = PUT(at, "X-Cache: ");
+		at = WORKER_PUT(at, "X-Cache: ");
 		at = put_text(at, worker_source_name(answer->source));
-		at = PUT(at, "\r\n");
+		at = WORKER_PUT(at, "\r\n");
 	}
 	if (answer->source == WORKER_SOURCE_HIT ||
 	    answer->source == WORKER_SOURCE_STALE) {
-		at = PUT(at, "Age: ");
-		at = put_u64(at, answer->age_s);
-		at = PUT(at, "\r\n");
+		at = WORKER_PUT(at, "Age: ");
+		at = worker_put_u64(at, answer->age_s);
+		at = WORKER_PUT(at, "\r\n");
 	}
 	return at;
 }
@@ -173,9 +152,9 @@ static char *
 put_connection(char *at, const struct worker_answer *answer)
 {
 	if (answer->close)
-		return PUT(at, "Connection: close\r\n");
+		return WORKER_PUT(at, "Connection: close\r\n");
 	if (answer->is_http10)
-		return PUT(at, "Connection: keep-alive\r\n");
+		return WORKER_PUT(at, "Connection: keep-alive\r\n");
 	return at;
 }
 
@@ -189,10 +168,10 @@ put_lead(char *at, struct worker_loop *loop, uint16_t status,
 	if (loop->now_us >= loop->date_us)
 		date_refresh(loop);
 	if (status == 200) {
-		at = put(at, loop->lead, loop->lead_bytes);
+		at = worker_put(at, loop->lead, loop->lead_bytes);
 	} else {
 		at = put_status(at, status);
-		at = put(at, loop->lead + skip, loop->lead_bytes - skip);
+		at = worker_put(at, loop->lead + skip, loop->lead_bytes - skip);
 	}
 	at = put_source(at, loop, answer);
 	return put_connection(at, answer);
@@ -201,9 +180,9 @@ put_lead(char *at, struct worker_loop *loop, uint16_t status,
 static char *
 put_length(char *at, uint64_t bytes)
 {
-	at = PUT(at, "Content-Length: ");
-	at = put_u64(at, bytes);
-	return PUT(at, "\r\n");
+	at = WORKER_PUT(at, "Content-Length: ");
+	at = worker_put_u64(at, bytes);
+	return WORKER_PUT(at, "\r\n");
 }
 
 static char *
@@ -217,7 +196,7 @@ put_framing(char *at, const struct worker_answer *answer)
 	case WORKER_ANSWER_LENGTH:
 		return put_length(at, answer->reply->body.len);
 	case WORKER_ANSWER_CHUNKED:
-		return PUT(at, "Transfer-Encoding: chunked\r\n");
+		return WORKER_PUT(at, "Transfer-Encoding: chunked\r\n");
 	case WORKER_ANSWER_UNTIL_CLOSE:
 		return at;
 	}
@@ -228,14 +207,14 @@ put_framing(char *at, const struct worker_answer *answer)
 static char *
 put_version(char *at, const struct api_version *version)
 {
-	at = PUT(at, "ETag: ");
+	at = WORKER_PUT(at, "ETag: ");
 	api_etag(version, at);
-	at = PUT(at + API_ETAG_BYTES, "\r\n");
+	at = WORKER_PUT(at + API_ETAG_BYTES, "\r\n");
 	if (version->modified_s == 0)
 		return at;
-	at = PUT(at, "Last-Modified: ");
+	at = WORKER_PUT(at, "Last-Modified: ");
 	api_date(version->modified_s, at);
-	return PUT(at + API_DATE_BYTES, "\r\n");
+	return WORKER_PUT(at + API_DATE_BYTES, "\r\n");
 }
 
 /* The fields that are stored with an answer. */
@@ -244,14 +223,14 @@ put_kept_fields(
     char *at, const struct worker_loop *loop, const struct api_reply *reply)
 {
 	if (reply->content_type != NULL) {
-		at = PUT(at, "Content-Type: ");
+		at = WORKER_PUT(at, "Content-Type: ");
 		at = put_text(at, reply->content_type);
-		at = PUT(at, "\r\n");
+		at = WORKER_PUT(at, "\r\n");
 	}
 	if (reply->has_version)
 		at = put_version(at, &reply->version);
 	if (reply->cacheable != API_CACHEABLE_NOT)
-		at = put(at, loop->keep_text, loop->keep_bytes);
+		at = worker_put(at, loop->keep_text, loop->keep_bytes);
 	return at;
 }
 
@@ -259,19 +238,19 @@ static char *
 put_fields(char *at, const struct api_reply *reply)
 {
 	if (reply->allow != NULL) {
-		at = PUT(at, "Allow: ");
+		at = WORKER_PUT(at, "Allow: ");
 		at = put_text(at, reply->allow);
-		at = PUT(at, "\r\n");
+		at = WORKER_PUT(at, "\r\n");
 	}
 	if (reply->retry_after_s > 0) {
-		at = PUT(at, "Retry-After: ");
-		at = put_u64(at, reply->retry_after_s);
-		at = PUT(at, "\r\n");
+		at = WORKER_PUT(at, "Retry-After: ");
+		at = worker_put_u64(at, reply->retry_after_s);
+		at = WORKER_PUT(at, "\r\n");
 	}
 	if (reply->location.len > 0) {
-		at = PUT(at, "Location: ");
-		at = put(at, reply->location.data, reply->location.len);
-		at = PUT(at, "\r\n");
+		at = WORKER_PUT(at, "Location: ");
+		at = worker_put(at, reply->location.data, reply->location.len);
+		at = WORKER_PUT(at, "\r\n");
 	}
 	return at;
 }
@@ -298,11 +277,11 @@ worker_answer_open(struct worker_loop *loop)
 		return -1;
 	at = loop->keep_text;
 	if (len > 0) {
-		at = PUT(at, "Cache-Control: ");
-		at = put(at, control, len);
-		at = PUT(at, "\r\n");
+		at = WORKER_PUT(at, "Cache-Control: ");
+		at = worker_put(at, control, len);
+		at = WORKER_PUT(at, "\r\n");
 	}
-	at = put(at, vary, sizeof(vary) - 1);
+	at = worker_put(at, vary, sizeof(vary) - 1);
 	loop->keep_bytes = (uint32_t)(at - loop->keep_text);
 	return 0;
 }
@@ -335,10 +314,10 @@ worker_answer_write(struct worker_loop *loop, struct api_buf *out,
 	at = put_kept_fields(at, loop, reply);
 	at = put_fields(at, reply);
 	at = put_framing(at, answer);
-	at = PUT(at, "\r\n");
+	at = WORKER_PUT(at, "\r\n");
 	SHM_ASSERT((size_t)(at - start) <= head_max);
 	if (body_bytes > 0)
-		at = put(at, reply->body.data, body_bytes);
+		at = worker_put(at, reply->body.data, body_bytes);
 	out->len += (size_t)(at - start);
 }
 
@@ -363,7 +342,7 @@ worker_answer_block(struct worker_loop *loop, const struct api_reply *reply)
 	char *at = put_kept_fields(loop->value_head, loop, reply);
 
 	at = put_length(at, reply->body.len);
-	at = PUT(at, "\r\n");
+	at = WORKER_PUT(at, "\r\n");
 	SHM_ASSERT((size_t)(at - loop->value_head) <= head_bytes_max(loop));
 	return (struct api_slice){
 	    loop->value_head, (size_t)(at - loop->value_head)};

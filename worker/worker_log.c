@@ -25,6 +25,7 @@
 #include "worker/worker_log.h"
 #include "worker/worker_log_line.h"
 #include "worker/worker_log_sink.h"
+#include "worker/worker_put.h"
 
 #define ACCESS_DELAY_US	 20000
 #define CLOSE_TRIES	 40 /* times CLOSE_WAIT_MS: 200 ms */
@@ -206,39 +207,16 @@ worker_log_fields(enum worker_log_level level, const char *name,
 
 /* ---- requests */
 
-#define PLAIN_BYTES_MAX                                                       \
-	1024		      /* of a request's strings; more: piece by piece \
-			       */
+/* Of a request's strings; more: piece by piece. */
+#define PLAIN_BYTES_MAX	 1024
 #define PLAIN_BYTES_ELSE 1024 /* names, numbers, our own strings */
 _Static_assert(
     PLAIN_BYTES_MAX + PLAIN_BYTES_ELSE < WORKER_LOG_LINE_MAX, "it fits");
 
 static char *
-put(char *at, const char *data, size_t len)
-{
-	memcpy(at, data, len);
-	return at + len;
-}
-
-#define PUT(at, literal) put((at), (literal), sizeof(literal) - 1)
-
-static char *
 put_slice(char *at, struct api_slice text)
 {
-	return put(at, text.data != NULL ? text.data : "", text.len);
-}
-
-static char *
-put_u64(char *at, uint64_t value)
-{
-	char digits[20];
-	size_t start = sizeof(digits);
-
-	do {
-		digits[--start] = (char)('0' + value % 10);
-		value /= 10;
-	} while (value > 0);
-	return put(at, digits + start, sizeof(digits) - start);
+	return worker_put(at, text.data != NULL ? text.data : "", text.len);
 }
 
 /* Nothing of it has to be escaped or cut: nearly always. */
@@ -263,33 +241,33 @@ access_json_plain(const struct worker_log_access *access, uint64_t wallclock_us)
 	worker_log_line_literal(&line, "{\"time\":\"");
 	worker_log_line_time(&line, wallclock_us);
 	at = line.data + line.len;
-	at = PUT(at, "\",\"level\":\"info\",\"message\":\"request\","
-		     "\"request_id\":\"");
+	at = WORKER_PUT(at, "\",\"level\":\"info\",\"message\":\"request\","
+			    "\"request_id\":\"");
 	at = put_slice(at, access->request_id);
-	at = PUT(at, "\",\"trace_root\":\"");
+	at = WORKER_PUT(at, "\",\"trace_root\":\"");
 	at = put_slice(at, access->trace_root);
-	at = PUT(at, "\",\"method\":\"");
+	at = WORKER_PUT(at, "\",\"method\":\"");
 	at = put_slice(at, access->method);
-	at = PUT(at, "\",\"route\":\"");
-	at = put(at, access->route, strlen(access->route));
-	at = PUT(at, "\",\"target\":\"");
+	at = WORKER_PUT(at, "\",\"route\":\"");
+	at = worker_put(at, access->route, strlen(access->route));
+	at = WORKER_PUT(at, "\",\"target\":\"");
 	at = put_slice(at, access->target);
-	at = PUT(at, "\",\"status\":");
-	at = put_u64(at, access->status);
-	at = PUT(at, ",\"bytes\":");
-	at = put_u64(at, access->bytes);
-	at = PUT(at, ",\"duration_us\":");
-	at = put_u64(at, access->duration_us);
-	at = PUT(at, ",\"database_us\":");
-	at = put_u64(at, access->db_us);
+	at = WORKER_PUT(at, "\",\"status\":");
+	at = worker_put_u64(at, access->status);
+	at = WORKER_PUT(at, ",\"bytes\":");
+	at = worker_put_u64(at, access->bytes);
+	at = WORKER_PUT(at, ",\"duration_us\":");
+	at = worker_put_u64(at, access->duration_us);
+	at = WORKER_PUT(at, ",\"database_us\":");
+	at = worker_put_u64(at, access->db_us);
 	if (access->cache != NULL) {
-		at = PUT(at, ",\"cache\":\"");
-		at = put(at, access->cache, strlen(access->cache));
-		at = PUT(at, "\"");
+		at = WORKER_PUT(at, ",\"cache\":\"");
+		at = worker_put(at, access->cache, strlen(access->cache));
+		at = WORKER_PUT(at, "\"");
 	}
-	at = PUT(at, ",\"worker\":");
-	at = put_u64(at, (uint64_t)state.number);
-	at = PUT(at, "}");
+	at = WORKER_PUT(at, ",\"worker\":");
+	at = worker_put_u64(at, (uint64_t)state.number);
+	at = WORKER_PUT(at, "}");
 	line.len = (size_t)(at - line.data);
 	SHM_ASSERT(line.len < PLAIN_BYTES_MAX + PLAIN_BYTES_ELSE);
 }
