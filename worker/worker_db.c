@@ -310,7 +310,7 @@ worker_db_submit(struct worker_db *db, struct worker_db_query *query)
 	query->tries = 0;
 	query->rows = 0;
 	query->cancelled = query->paused = query->wants_fresh = false;
-	query->was_spared = false;
+	query->ends = 0;
 	query->is_failed = query->is_aborted = query->is_answered = false;
 	query->sqlstate[0] = '\0';
 	query->state = DB_QUERY_WAITING;

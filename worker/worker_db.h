@@ -75,7 +75,7 @@ struct worker_db_query {
 	bool cancelled;
 	bool paused;
 	bool wants_fresh; /* a link that is newer than the last */
-	bool was_spared;  /* a loss did not count as a try */
+	uint8_t ends;	  /* of sessions by command: they are no tries */
 	bool is_failed;	  /* sqlstate says how */
 	bool is_aborted;  /* skipped, for another one's failure */
 	bool is_answered; /* a write that waits for its sync */

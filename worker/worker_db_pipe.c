@@ -19,8 +19,8 @@
  * WHEN THE LINK IS LOST
  *   a read                        is sent once more
  *   a write with an error         was rolled back: UNAVAILABLE
- *   any other write, and the      did not run, or was rolled back: sent once
- *     server said why             more
+ *   any other write, and the      did not run, or was rolled back: sent
+ *     server said why             again, a bounded number of times
  *   any other write               UNKNOWN; only the caller can find out
  *   a query never sent            is the queue's, not in ring at all
  *
@@ -46,6 +46,10 @@
 
 #include "worker/worker_db_link.h"
 #include "worker/worker_probe.h"
+
+/* Ends of sessions that a query may meet; more: as any other loss. */
+#define ENDS_FIRST_MAX 4  /* ... as the one that was being done */
+#define ENDS_MAX       16 /* ... behind it */
 
 /* ---- the ring */
 
@@ -249,15 +253,17 @@ pipe_did_not_run(
 	       !query->is_failed && !query->is_aborted;
 }
 
-/* Who stood behind the one during which the session was ended has no part in
- * it: once that is no try, since a statement may end one session after the
- * other. */
+/* An end by command is no try: whoever ends all sessions ends one after the
+ * other, and a query may meet many of them.  Bounded all the same: it may be
+ * this very query that is meant, or that does it. */
 static void
-pipe_spare(const struct worker_db_link *link, struct worker_db_query *query)
+pipe_spare(const struct worker_db_link *link, struct worker_db_query *query,
+    bool is_first)
 {
-	if (!link->is_told || query->tries == 0 || query->was_spared)
+	if (!link->is_told ||
+	    query->ends >= (is_first ? ENDS_FIRST_MAX : ENDS_MAX))
 		return;
-	query->was_spared = true;
+	query->ends++;
 	query->tries = 0;
 }
 
@@ -273,8 +279,7 @@ db_pipe_abandon(struct worker_db_link *link)
 			continue;
 		query->link = NULL;
 		query->wants_fresh = true;
-		if (!is_first)
-			pipe_spare(link, query);
+		pipe_spare(link, query, is_first);
 		is_first = false;
 		if (!query->is_write || pipe_did_not_run(link, query))
 			pipe_retry(link, query);
