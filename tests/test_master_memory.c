@@ -242,7 +242,8 @@ rule_says(uint64_t cache_bytes, uint64_t left, unsigned *errors_count)
 static void
 a_cache_over_three_quarters_of_what_is_left_is_refused(void **state)
 {
-	struct shm_cache_options wanted = {.bytes = MIB(64), .slots_count = 2};
+	struct shm_cache_options wanted = {
+	    .bytes = MIB(64), .slots_count = SHM_CACHE_SLOTS_MAX, .workers = 2};
 	uint64_t map = shm_cache_map_bytes(&wanted), enough;
 	unsigned errors_count;
 
@@ -262,7 +263,8 @@ a_cache_over_three_quarters_of_what_is_left_is_refused(void **state)
 static void
 the_refusal_names_both_figures_and_who_says_so(void **state)
 {
-	struct shm_cache_options wanted = {.bytes = MIB(64), .slots_count = 2};
+	struct shm_cache_options wanted = {
+	    .bytes = MIB(64), .slots_count = SHM_CACHE_SLOTS_MAX, .workers = 2};
 	char map[MASTER_MEMORY_TEXT], text[200];
 	unsigned errors_count;
 	const char *said;
