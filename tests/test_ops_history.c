@@ -96,7 +96,7 @@ ten_hours_are_1800_points_without_a_gap(void **state)
 {
 	struct world *world = world_new();
 	uint64_t requests;
-	uint32_t count;
+	uint32_t count = 0;
 
 	(void)state;
 	for (uint32_t i = 1; i <= 36000; i++) {
