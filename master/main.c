@@ -252,6 +252,8 @@ supervise(struct master_listen *listen, struct master_control *control,
 		worker_log(WORKER_LOG_INFO, "stopped", "booksd ends",
 		    LOG_INT("exit_code", code), LOG_END);
 	}
+	if (heritage.settings != &settings) /* those of the last reload */
+		master_reload_free(&heritage.settings);
 	master_orders_close(&heritage.orders_fd, &heritage.command_fd);
 	shm_secret_free(&heritage.secret);
 	shm_cache_free(&heritage.cache);
