@@ -39,8 +39,9 @@ def _():
         os.kill(stuck, signal.SIGSTOP)
         line = t.eventually(lambda: server.errors("worker_stuck"), "told")[0]
         t.check(time.monotonic() - begun >= LIMIT / 2, "not at once")
-        t.equal((line["pid"], line["process_state"], line["doing"]),
-                (stuck, "T", "waiting"))
+        t.equal((line["pid"], line["process_state"]), (stuck, "T"))
+        # Nearly always the first: it may have been between two waits.
+        t.check(line["doing"] in ("waiting", "working"), line)
         t.equal(line["route"], "none")
         t.check(line["heartbeat_age_ms"] >= 400, line)
         died = t.eventually(lambda: server.errors("worker_died"), "died")[0]
