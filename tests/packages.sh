@@ -32,7 +32,6 @@ test  binutils           cmd:objdump
 tool  strace             cmd:strace
 tool  haproxy            file:/usr/sbin/haproxy
 tool  chromium           cmd:chromium
-tool  npm                cmd:npm
 tool  zsh                cmd:zsh
 tool  fish               cmd:fish
 tool  spin               cmd:spin
