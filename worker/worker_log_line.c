@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "worker/worker_log_line.h"
+#include "worker/worker_put.h"
 
 #define CUT_MARK	  "..."
 #define CUT_MARK_BYTES	  (sizeof(CUT_MARK) - 1)
@@ -61,13 +62,9 @@ void
 worker_log_line_u64(struct worker_log_line *line, uint64_t value)
 {
 	char digits[20];
-	size_t at = sizeof(digits);
 
-	do {
-		digits[--at] = (char)('0' + value % 10);
-		value /= 10;
-	} while (value > 0);
-	worker_log_line_bytes(line, digits + at, sizeof(digits) - at);
+	worker_log_line_bytes(
+	    line, digits, (size_t)(worker_put_u64(digits, value) - digits));
 }
 
 void
