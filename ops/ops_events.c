@@ -111,7 +111,6 @@ static ssize_t
 read_more(void *arg, uint64_t at, char *out, size_t out_bytes)
 {
 	struct ops_events_client *client = arg;
-	size_t len;
 
 	(void)at;
 	if (client->site->events.is_ending)
@@ -123,14 +122,7 @@ read_more(void *arg, uint64_t at, char *out, size_t out_bytes)
 		MHD_suspend_connection(client->connection);
 		return 0;
 	}
-	if (client->text.failed)
-		return MHD_CONTENT_READER_END_WITH_ERROR;
-	len = client->text.len - client->text_at;
-	if (len > out_bytes)
-		len = out_bytes;
-	memcpy(out, client->text.data + client->text_at, len);
-	client->text_at += len;
-	return (ssize_t)len;
+	return ops_http_give(&client->text, &client->text_at, out, out_bytes);
 }
 
 /* ---- clients */

@@ -69,6 +69,22 @@ static const struct route {
 
 /* ---- answers */
 
+ssize_t
+ops_http_give(
+    const struct api_buf *text, size_t *at, char *out, size_t out_bytes)
+{
+	size_t len;
+
+	if (text->failed)
+		return MHD_CONTENT_READER_END_WITH_ERROR;
+	len = text->len - *at;
+	if (len > out_bytes)
+		len = out_bytes;
+	memcpy(out, text->data + *at, len);
+	*at += len;
+	return (ssize_t)len;
+}
+
 enum MHD_Result
 ops_http_answer(const struct ops_request *request, unsigned status,
     const char *content_type, struct MHD_Response *response)

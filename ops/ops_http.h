@@ -73,6 +73,10 @@ enum MHD_Result ops_http_buf(const struct ops_request *request, unsigned status,
 /* An answer of the api room, which is copied. */
 enum MHD_Result ops_http_reply(
     const struct ops_request *request, const struct api_reply *reply);
+/* What a content reader returns: up to out_bytes of text from *at on, which
+ * moves; an error if text failed. */
+ssize_t ops_http_give(
+    const struct api_buf *text, size_t *at, char *out, size_t out_bytes);
 /* Takes response (NULL: there was no memory). */
 enum MHD_Result ops_http_answer(const struct ops_request *request,
     unsigned status, const char *content_type, struct MHD_Response *response);

@@ -204,19 +204,11 @@ static ssize_t
 keys_read(void *arg, uint64_t at, char *out, size_t out_bytes)
 {
 	struct keys *keys = arg;
-	size_t len;
 
 	(void)at;
 	if (keys->text_at == keys->text.len && !keys_write(keys))
 		return MHD_CONTENT_READER_END_OF_STREAM;
-	if (keys->text.failed)
-		return MHD_CONTENT_READER_END_WITH_ERROR;
-	len = keys->text.len - keys->text_at;
-	if (len > out_bytes)
-		len = out_bytes;
-	memcpy(out, keys->text.data + keys->text_at, len);
-	keys->text_at += len;
-	return (ssize_t)len;
+	return ops_http_give(&keys->text, &keys->text_at, out, out_bytes);
 }
 
 static void

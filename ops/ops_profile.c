@@ -179,7 +179,6 @@ static ssize_t
 read_more(void *arg, uint64_t at, char *out, size_t out_bytes)
 {
 	struct ops_profile_run *run = arg;
-	size_t len;
 
 	(void)at;
 	if (run->is_ending)
@@ -191,14 +190,7 @@ read_more(void *arg, uint64_t at, char *out, size_t out_bytes)
 	}
 	if (run->text_at == run->text.len && !fill(run))
 		return MHD_CONTENT_READER_END_OF_STREAM;
-	if (run->text.failed)
-		return MHD_CONTENT_READER_END_WITH_ERROR;
-	len = run->text.len - run->text_at;
-	if (len > out_bytes)
-		len = out_bytes;
-	memcpy(out, run->text.data + run->text_at, len);
-	run->text_at += len;
-	return (ssize_t)len;
+	return ops_http_give(&run->text, &run->text_at, out, out_bytes);
 }
 
 /* ---- the run */
