@@ -5,7 +5,8 @@
  *   1  groups, group, user; then it is checked that there is no way back
  *   2  no_new_privs: nothing that is executed gets more than we have
  *   3  the death signal: a change of user clears it, so it comes after 1
- *   4  the parent is looked at: it may have died before 3
+ *   4  no core dumps, when the database's secret is in our memory
+ *   5  the parent is looked at: it may have died before 3
  *
  * Workers and ops keep the master's signals blocked and read them from a
  * signalfd.
@@ -183,14 +184,54 @@ fill_options(
 		options->listener_fd[i] = listen->listener[i].fd;
 }
 
-/* Orders are between ops and the master. */
+/* What of the master's a child goes on with. */
+enum inherited {
+	KEEPS_LISTENERS = 1 << 0, /* else: no client connects by mistake */
+	KEEPS_HANDOVER = 1 << 1,
+	KEEPS_ADMIN = 1 << 2, /* the sockets of administrators, and orders */
+};
+
 static void
-forget_orders(const struct master_heritage *heritage, bool is_ops)
+close_listeners(const struct master_listen *listen)
 {
+	for (uint32_t i = 0; i < listen->count; i++)
+		if (listen->listener[i].fd != -1)
+			close(listen->listener[i].fd);
+}
+
+static void
+forget(const struct master_heritage *heritage, unsigned kept)
+{
+	master_daemon_pid_file_forget();
 	if (heritage->orders_fd != -1)
 		close(heritage->orders_fd);
-	if (heritage->command_fd != -1 && !is_ops)
-		close(heritage->command_fd);
+	if ((kept & KEEPS_ADMIN) == 0) {
+		master_control_forget(heritage->control);
+		master_admin_forget(heritage->admin);
+		if (heritage->command_fd != -1)
+			close(heritage->command_fd);
+	}
+	if ((kept & KEEPS_HANDOVER) == 0)
+		master_handover_forget(heritage->handover);
+	if ((kept & KEEPS_LISTENERS) == 0)
+		close_listeners(heritage->listen);
+}
+
+/* slot: -1 when there is only one of its kind. */
+static void
+begin(const struct master_heritage *heritage, const char *name, int slot,
+    unsigned kept)
+{
+	char title_text[32];
+
+	if (slot == -1)
+		snprintf(title_text, sizeof(title_text), "booksd: %s", name);
+	else
+		snprintf(title_text, sizeof(title_text), "booksd: %s %d", name,
+		    slot);
+	master_child_title(title_text);
+	worker_log_forked(name, slot);
+	forget(heritage, kept);
 }
 
 static void SHM_NORETURN
@@ -198,16 +239,9 @@ run_worker(const struct master_heritage *heritage, uint32_t slot)
 {
 	struct worker_options options;
 	struct shm_board_worker *block = &heritage->board->worker[slot];
-	char text[32];
 	int code;
 
-	snprintf(text, sizeof(text), "booksd: worker %u", slot);
-	master_child_title(text);
-	worker_log_forked("worker", (int)slot);
-	master_daemon_pid_file_forget();
-	master_control_forget(heritage->control);
-	master_admin_forget(heritage->admin);
-	forget_orders(heritage, false);
+	begin(heritage, "worker", (int)slot, KEEPS_LISTENERS | KEEPS_HANDOVER);
 	shm_board_set(block->started_us, shm_clock_us());
 	shm_board_set(block->log_dropped, 0);
 	shm_board_set(block->state, SHM_BOARD_STARTING);
@@ -222,15 +256,6 @@ run_worker(const struct master_heritage *heritage, uint32_t slot)
 	exit(code);
 }
 
-/* No client connects by mistake to a process that has none. */
-static void
-close_listeners(const struct master_listen *listen)
-{
-	for (uint32_t i = 0; i < listen->count; i++)
-		if (listen->listener[i].fd != -1)
-			close(listen->listener[i].fd);
-}
-
 static void SHM_NORETURN
 run_migrate(const struct master_heritage *heritage)
 {
@@ -239,14 +264,7 @@ run_migrate(const struct master_heritage *heritage)
 	sigset_t none;
 	int code;
 
-	master_child_title("booksd: migrate");
-	worker_log_forked("migrate", -1);
-	master_daemon_pid_file_forget();
-	master_control_forget(heritage->control);
-	master_admin_forget(heritage->admin);
-	forget_orders(heritage, false);
-	master_handover_forget(heritage->handover);
-	close_listeners(heritage->listen);
+	begin(heritage, "migrate", -1, 0);
 	shm_cache_free(&cache);
 	prepare(heritage);
 	fill_options(heritage, &options);
@@ -269,12 +287,7 @@ run_ops(const struct master_heritage *heritage)
 	struct ops_options options;
 	int code;
 
-	master_child_title("booksd: ops");
-	worker_log_forked("ops", -1);
-	master_daemon_pid_file_forget();
-	forget_orders(heritage, true);
-	master_handover_forget(heritage->handover);
-	close_listeners(heritage->listen);
+	begin(heritage, "ops", -1, KEEPS_ADMIN);
 	prepare(heritage);
 	master_ops_options(heritage, &options);
 	code = ops_main(&options);
@@ -286,14 +299,7 @@ run_ops(const struct master_heritage *heritage)
 static void SHM_NORETURN
 run_audit(const struct master_heritage *heritage)
 {
-	master_child_title("booksd: audit");
-	worker_log_forked("audit", -1);
-	master_daemon_pid_file_forget();
-	master_control_forget(heritage->control);
-	master_admin_forget(heritage->admin);
-	forget_orders(heritage, false);
-	master_handover_forget(heritage->handover);
-	close_listeners(heritage->listen);
+	begin(heritage, "audit", -1, 0);
 	prepare(heritage);
 	(void)setpriority(PRIO_PROCESS, 0, AUDIT_NICE);
 	master_cache_audit(heritage->cache);
