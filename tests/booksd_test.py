@@ -296,6 +296,16 @@ def is_sanitized(program=BOOKSD):
         return re.search(rb"__(asan|tsan|ubsan)_", file.read()) is not None
 
 
+def documented(section):
+    """The names that a section of books-counters(7) lists."""
+    with open(os.path.join(SRCDIR, "man", "books-counters.7"),
+              encoding="utf-8") as file:
+        text = re.search(rf"^\.Ss {section}$(.*?)^\.S[sh] ", file.read(),
+                         re.M | re.S)[1]
+    return {name for line in re.findall(r"^\.It Ic (.*)$", text, re.M)
+            for name in line.split(" , ")}
+
+
 def booksctl(*args, database=None, stdin=None, env=None, seconds=60):
     """Run booksctl to its end: CompletedProcess with text."""
     command = [BOOKSCTL] + (["-d", database] if database else []) + list(args)

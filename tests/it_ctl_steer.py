@@ -9,11 +9,10 @@ import json
 import os
 import shutil
 import signal
-import socket
 import tempfile
-import threading
 
 import booksd_test as t
+from control_test import Control
 
 USAGE, UNAVAILABLE, PROTOCOL, CONFIG = 64, 69, 76, 78
 folder = tempfile.mkdtemp(prefix="booksd-it-steer-", dir="/tmp")
@@ -143,44 +142,6 @@ real_cases()
 
 # ---- what another could answer
 
-class Fake:
-    """Answers each request on a unix socket with what answers has for it."""
-
-    def __init__(self, answers):
-        self.path = os.path.join(folder, "fake")
-        self.answers = answers
-        self.seen = []
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.bind(self.path)
-        self.socket.listen(8)
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def run(self):
-        while True:
-            try:
-                client = self.socket.accept()[0]
-            except OSError:
-                return
-            with client:
-                head = client.recv(65536).decode()
-                target = head.split(" ")[1]
-                self.seen.append(" ".join(head.split(" ")[:2]))
-                status, body = self.answers(target)
-                body = body if isinstance(body, str) else json.dumps(body)
-                client.sendall(
-                    f"HTTP/1.1 {status} -\r\nContent-Length: "
-                    f"{len(body.encode())}\r\nConnection: close\r\n\r\n{body}"
-                    .encode())
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
-        os.unlink(self.path)
-
-
 def status(**more):
     return {"version": "9.9", "generation": 1, "workersWanted": 1,
             "workers": [{"state": "serving"}], "events": {}, **more}
@@ -188,7 +149,7 @@ def status(**more):
 
 @t.case("an answer that lacks nearly everything is shown all the same")
 def _():
-    with Fake(lambda _: (200, status())) as fake:
+    with Control(folder, lambda _: (200, status())) as fake:
         t.check("9.9" in ctl(fake.path, "status").stdout, "version")
 
 
@@ -202,7 +163,7 @@ def _():
                   database={"errors": [{"sqlstate": evil, "count": 1}]})
     root["workers"] = [{"state": evil, "doing": evil, "route": evil,
                         "pid": -5, "connections": "x"}, 3, None]
-    with Fake(lambda _: (200, root)) as fake:
+    with Control(folder, lambda _: (200, root)) as fake:
         for args in (("status",), ("status", "--json")):
             text = ctl(fake.path, *args).stdout
             t.check(not set(text) & set("\x1b\x9b\u202e"), repr(text))
@@ -214,7 +175,7 @@ def _():
                          ((404, {"detail": "There is nothing here."}),
                           PROTOCOL),
                          ((503, {"detail": "Not now."}), UNAVAILABLE)):
-        with Fake(lambda _, answer=answer: answer) as fake:
+        with Control(folder, lambda _, answer=answer: answer) as fake:
             for args in (("status",), ("workers",), ("reload",)):
                 ctl(fake.path, *args, code=code)
             ctl(fake.path, "health", code=0 if answer[0] == 200 else 1)
@@ -231,7 +192,7 @@ def _():
         if 1 < state["looks"] < 4:
             return 500, ""
         return 200, status(generation=1 if state["looks"] < 6 else 2)
-    with Fake(answers) as fake:
+    with Control(folder, answers) as fake:
         t.equal(ctl(fake.path, "reload").stdout, "reloaded: generation 2\n",
                 "output")
         t.equal(fake.seen.count("POST /reload"), 1, "it asked once")

@@ -5,14 +5,13 @@ Method: real booksd without a database; each line is judged by the rules that
 AWS publishes for the format, and compared with what was asked.
 """
 import contextlib
-import http.server
 import json
 import os
 import re
-import threading
 import time
 
 import booksd_test as t
+from ecs_test import endpoint
 
 UNITS = {"Seconds", "Milliseconds", "Count", "Percent", "None", "Bytes"}
 SETTINGS = {"database": "host=127.0.0.1 port=1", "migrate_on_start": "off",
@@ -57,39 +56,6 @@ def judge(line):
     return set(names)
 
 
-def documented():
-    with open(os.path.join(t.SRCDIR, "man", "books-counters.7"),
-              encoding="utf-8") as file:
-        text = re.search(r"^\.Ss CloudWatch$(.*?)^\.S[sh] ", file.read(),
-                         re.M | re.S)[1]
-    return {name for line in re.findall(r"^\.It Ic (.*)$", text, re.M)
-            for name in line.split(" , ")}
-
-
-@contextlib.contextmanager
-def endpoint():
-    """The environment of a task."""
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            data = json.dumps(TASK).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield {"ECS_CONTAINER_METADATA_URI_V4":
-               f"http://127.0.0.1:{server.server_port}/v4/x"}
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 with t.Booksd(SETTINGS) as books:
     @t.case("each line keeps to the format, and their requests are all")
     def _():
@@ -120,13 +86,14 @@ with t.Booksd(SETTINGS) as books:
         t.check(0 < first["LatencyP50"] <= first["LatencyP99"], first)
         t.check(0 <= first["BusyRatio"] <= 100, first)
         t.equal(first["Workers"], 2, "workers")
-        unknown = names - documented()
+        unknown = names - t.documented("CloudWatch")
         t.equal(sorted(unknown), [], "not in books-counters(7)")
-        missing = documented() - names - {"CacheHitRatio", "DatabaseP99",
-                                          "ListenQueue"}
+        missing = t.documented("CloudWatch") - names - {
+            "CacheHitRatio", "DatabaseP99", "ListenQueue"}
         t.equal(sorted(missing), [], "in books-counters(7) only")
 
-with endpoint() as task, t.Booksd(SETTINGS, env=task) as books, \
+with endpoint(body=json.dumps(TASK)) as (task, _), \
+        t.Booksd(SETTINGS, env=task) as books, \
         t.case("in a task of ECS the dimensions are cluster and service"):
     line = t.eventually(lambda: lines(books), "a line", 20)[0]
     judge(line)

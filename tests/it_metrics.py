@@ -126,16 +126,6 @@ def _():
         raise AssertionError(f"accepted: {bad!r}")
 
 
-def documented():
-    """The names of books-counters(7)."""
-    with open(os.path.join(t.SRCDIR, "man", "books-counters.7"),
-              encoding="utf-8") as file:
-        text = re.search(r"^\.Ss Metrics$(.*?)^\.S[sh] ", file.read(),
-                         re.M | re.S)[1]
-    return {name for line in re.findall(r"^\.It Ic (.*)$", text, re.M)
-            for name in line.split(" , ")}
-
-
 pg = t.Postgres()
 with t.Booksd({"database": pg.conninfo, "workers": 2, "drain_delay": "0s",
                "admin_listen": "127.0.0.1:0"}, wait="readyz") as books:
@@ -214,7 +204,7 @@ with t.Booksd({"database": pg.conninfo, "workers": 2, "drain_delay": "0s",
         for name, family in scrape().items():
             suffix = SUFFIXES[family.type][0]
             names.add(name if family.type == "histogram" else name + suffix)
-        t.equal(sorted(names ^ documented()), [], "differences")
+        t.equal(sorted(names ^ t.documented("Metrics")), [], "differences")
 
     @t.case("old scrapers get the form that they read")
     def _():

@@ -6,61 +6,18 @@ Method: the real binary, and a metadata endpoint of our own on this machine
 which answers as the service does, wrongly, too much, or not at all.
 """
 import contextlib
-import http.server
 import json
 import os
 import signal
-import threading
 import time
 
 import booksd_test as t
+from ecs_test import TASK, endpoint
 
 NOWHERE = "host=127.0.0.1 port=1 connect_timeout=1"
 BASIC = {"database": NOWHERE, "migrate_on_start": "off", "workers": "auto",
          "cache_size": 0, "drain_delay": "0s", "drain_timeout": "5s"}
-TASK = {"Cluster": "default", "Family": "books", "Revision": "7",
-        "TaskARN": "arn:aws:ecs:eu-west-1:111122223333:task/default/0af3",
-        "Limits": {"CPU": 0.5, "Memory": 512}}
 CPUS = len(os.sched_getaffinity(0))
-
-
-@contextlib.contextmanager
-def endpoint(status=200, body=json.dumps(TASK), fail_first=0, pause=0,
-             location=None):
-    """The environment of a task whose endpoint answers so, and the requests
-    that it got."""
-    asked = []
-    release = threading.Event()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            if pause:
-                release.wait(pause)
-            with contextlib.suppress(OSError):
-                is_early = len(asked) <= fail_first
-                self.send_response(500 if is_early else status)
-                if location:
-                    self.send_header("Location", location)
-                data = body.encode()
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.02,),
-                     daemon=True).start()
-    uri = f"http://127.0.0.1:{server.server_address[1]}/v4/0af3-1"
-    try:
-        yield {"ECS_CONTAINER_METADATA_URI_V4": uri}, asked
-    finally:
-        release.set()
-        server.shutdown()
-        server.server_close()
 
 
 def start_of(env, settings=()):

@@ -29,15 +29,6 @@ def paths(value, prefix=""):
     return {prefix}
 
 
-def documented():
-    with open(os.path.join(t.SRCDIR, "man", "books-counters.7"),
-              encoding="utf-8") as file:
-        text = re.search(r"^\.Ss Status$(.*?)^\.Ss ", file.read(),
-                         re.M | re.S)[1]
-    return {name for line in re.findall(r"^\.It Ic (.*)$", text, re.M)
-            for name in line.split(" , ")}
-
-
 class Events:
     """A client of /events."""
 
@@ -99,7 +90,8 @@ with t.Booksd({"database": pg.conninfo, "workers": 2, "drain_delay": "0s",
             one["database"]["errors"] and one, "a full status")
         t.equal(status["task"], None, "no task")
         status["task"] = {"family": "", "revision": "", "id": ""}
-        t.equal(sorted(paths(status) ^ (documented() - {"task", "point"})),
+        t.equal(sorted(paths(status) ^
+                       (t.documented("Status") - {"task", "point"})),
                 [], "differences")
 
     @t.case("each answer is counted, by class and by route")

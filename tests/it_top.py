@@ -7,20 +7,18 @@ asking a control socket of our own (every figure known) and a real booksd.
 """
 import codecs
 import fcntl
-import json
 import os
 import pty
 import re
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import tempfile
 import termios
-import threading
 
 import booksd_test as t
+from control_test import Control
 
 USAGE, UNAVAILABLE = 64, 69
 folder = tempfile.mkdtemp(prefix="booksd-it-top-", dir="/tmp")
@@ -221,41 +219,12 @@ STATUS = {
     "database": {"ready": True, "connections": 8, "busy": 3, "waiting": 1}}
 
 
-class Fake:
+class Fake(Control):
     """A control socket that answers with .status."""
 
     def __init__(self, status=None):
-        self.path = os.path.join(folder, "fake")
         self.status = status or STATUS
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.bind(self.path)
-        self.socket.listen(8)
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def run(self):
-        while True:
-            try:
-                client = self.socket.accept()[0]
-            except OSError:
-                return
-            with client:
-                client.recv(65536)
-                body = json.dumps(self.status).encode()
-                client.sendall(b"HTTP/1.1 200 -\r\nContent-Length: %d\r\n"
-                               b"Connection: close\r\n\r\n%s"
-                               % (len(body), body))
-
-    def close(self):
-        if self.socket.fileno() != -1:
-            self.socket.shutdown(socket.SHUT_RDWR)
-            self.socket.close()
-            os.unlink(self.path)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
+        super().__init__(folder, lambda _: (200, self.status))
 
 
 if "left out" in t.booksctl("top").stderr:
