@@ -598,6 +598,8 @@ def _():
 @t.case("a killed ops is replaced, with pauses, and nobody is disturbed")
 def _():
     with t.Booksd(BASIC) as server:
+        t.eventually(lambda: len(server.worker_pids()) == BASIC["workers"],
+                     "all workers run")
         workers = server.worker_pids()
         before = descriptors(server.pid)
         with t.Load(server.address, 8, ["/"]) as load:
